@@ -1,0 +1,55 @@
+//! 64-bit ARM: ELF for the Arm 64-bit Architecture (AAELF64).
+
+use super::{Arch, Field};
+
+pub(super) struct Aarch64;
+
+impl Arch for Aarch64 {
+    fn relocation_name(&self, kind: u32) -> Option<&'static str> {
+        Some(match kind {
+            0 => "R_AARCH64_NONE",
+            257 => "R_AARCH64_ABS64",
+            258 => "R_AARCH64_ABS32",
+            260 => "R_AARCH64_PREL64",
+            261 => "R_AARCH64_PREL32",
+            275 => "R_AARCH64_ADR_PREL_PG_HI21",
+            277 => "R_AARCH64_ADD_ABS_LO12_NC",
+            278 => "R_AARCH64_LDST8_ABS_LO12_NC",
+            279 => "R_AARCH64_TSTBR14",
+            280 => "R_AARCH64_CONDBR19",
+            282 => "R_AARCH64_JUMP26",
+            283 => "R_AARCH64_CALL26",
+            284 => "R_AARCH64_LDST16_ABS_LO12_NC",
+            285 => "R_AARCH64_LDST32_ABS_LO12_NC",
+            286 => "R_AARCH64_LDST64_ABS_LO12_NC",
+            299 => "R_AARCH64_LDST128_ABS_LO12_NC",
+            _ => return None,
+        })
+    }
+
+    fn field(&self, kind: u32) -> Option<Field> {
+        Some(match kind {
+            0 => Field::new(0, false, true),
+            257 => Field::new(8, false, true),
+            258 => Field::new(4, false, true),
+            260 => Field::new(8, true, true),
+            261 => Field::new(4, true, true),
+            275 | 279 | 280 | 282 | 283 => Field::new(4, true, false),
+            277 | 278 | 284 | 285 | 286 | 299 => Field::new(4, false, false),
+            _ => return None,
+        })
+    }
+
+    fn absolute64(&self) -> u32 {
+        257
+    }
+
+    fn instruction_length(&self, code: &[u8]) -> Option<usize> {
+        (code.len() >= 4).then_some(4)
+    }
+
+    fn disassemble(&self, code: &[u8], _address: u64) -> Option<String> {
+        let length = self.instruction_length(code)?;
+        Some(code.get(..length)?.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+    }
+}

@@ -1,0 +1,6 @@
+//! What kbuild leaves behind, as typed values.
+//!
+//! Parsers take bytes and never touch the file system; the modules that run kbuild say so.
+
+pub mod symtab;
+pub mod symvers;

@@ -61,12 +61,48 @@ pub enum ReadError {
 
 const UNSET: u32 = u32::MAX;
 
+type Header = FileHeader64<Endianness>;
+
+/// Which ELF section becomes which id, and how many ids there are; tables that the writer makes anew
+/// become none.
+fn assign_ids(header: &Header, data: &[u8]) -> Result<(Vec<u32>, u32), ReadError> {
+    let endian = header.endian()?;
+    let table = header.sections(endian, data)?;
+    let symtab = table.symbols(endian, data, elf::SHT_SYMTAB)?;
+    let section_names = header.section_strings_index(endian, data)?;
+    let mut ids = vec![UNSET; table.len()];
+    let mut next = 0;
+    for (index, section) in table.iter().enumerate().skip(1) {
+        let kind = section.sh_type(endian).0;
+        let made_anew = match kind {
+            section_type::NULL | section_type::SYMTAB | section_type::SYMTAB_SHNDX => true,
+            section_type::RELA => section.sh_flags(endian).0 & klp::SHF_RELA_LIVEPATCH == 0,
+            section_type::REL => {
+                return Err(ReadError::Rel(table.section_name(endian, section)?.as_bstr().to_string()));
+            }
+            section_type::STRTAB => index == symtab.string_section().0 || index == section_names.0,
+            _ => false,
+        };
+        if !made_anew {
+            ids[index] = next;
+            next += 1;
+        }
+    }
+    Ok((ids, next))
+}
+
 impl<'d> Object<'d> {
+    /// The id that [`Object::read`] gives to each ELF section index of these bytes.
+    pub fn section_ids(data: &[u8]) -> Result<Vec<Option<SectionId>>, ReadError> {
+        let (ids, _) = assign_ids(Header::parse(data)?, data)?;
+        Ok(ids.into_iter().map(|id| (id != UNSET).then_some(SectionId(id))).collect())
+    }
+
     /// Reads a relocatable object.
     ///
     /// Linear in the input's size; borrows names and bytes.
     pub fn read(data: &'d [u8]) -> Result<Object<'d>, ReadError> {
-        let header = FileHeader64::<Endianness>::parse(data)?;
+        let header = Header::parse(data)?;
         let endianness = header.endian()?;
         let endian = match endianness {
             Endianness::Little => Endian::Little,
@@ -96,26 +132,7 @@ impl<'d> Object<'d> {
             Ok(table.section_name(endianness, section)?.as_bstr())
         };
 
-        // Which ELF section becomes which id; tables that the writer makes anew become none.
-        let mut ids = vec![UNSET; table.len()];
-        let mut next = 0;
-        for (index, section) in table.iter().enumerate().skip(1) {
-            let kind = section.sh_type(endianness).0;
-            let made_anew = match kind {
-                section_type::NULL | section_type::SYMTAB | section_type::SYMTAB_SHNDX => true,
-                section_type::RELA => section.sh_flags(endianness).0 & klp::SHF_RELA_LIVEPATCH == 0,
-                section_type::REL => return Err(ReadError::Rel(name_of(index)?.to_string())),
-                section_type::STRTAB => {
-                    index == symtab.string_section().0
-                        || index == header.section_strings_index(endianness, data)?.0
-                }
-                _ => false,
-            };
-            if !made_anew {
-                ids[index] = next;
-                next += 1;
-            }
-        }
+        let (ids, next) = assign_ids(header, data)?;
         let section_id = |index: usize, what: &'static str, place: &BStr| match ids.get(index) {
             Some(&id) if id != UNSET => Ok(SectionId(id)),
             _ => Err(ReadError::OutOfRange { what, index: index as u64, place: place.to_string() }),

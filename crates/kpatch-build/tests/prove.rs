@@ -1,7 +1,7 @@
 //! The prover against small "kernels" that gcc and ld make: equal code is proven, every kind of
 //! difference is seen.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests may panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
 
 use std::path::Path;
 use std::process::Command;
@@ -34,7 +34,7 @@ int pick(int x)
 int __attribute__((cold)) rare(int x) { return printk("rare %d\n", x) + @other@(x); }
 "#;
 
-const REST: &str = r#"
+const REST: &str = r"
 int printk(const char *fmt, ...) { return fmt[0]; }
 int other(int x) { return x * 5; }
 int another(int x) { return x * 5; }
@@ -42,7 +42,7 @@ int overridden(int x) { return x + 2; }
 static int __attribute__((noinline)) helper(int x) { return x * 77; }
 const int limits[2] = { 10, 20 };
 int entry(int x) { return helper(x); }
-"#;
+";
 
 fn unit(changes: &[(&str, &str)]) -> String {
     let mut text = UNIT.to_owned();

@@ -6,7 +6,7 @@ use kpatch_elf::arch::Arch;
 use kpatch_elf::{Object, Place, Relocation, SectionId, Symbol, binding, section_flags};
 
 use super::sections::Bases;
-use super::shipped::{Location, Shipped};
+use super::shipped::{Location, Shipped, ShippedRelocation};
 use super::sites::{Sites, is_retired_jump};
 use super::{Difference, FunctionProof, Proof, Verdict};
 
@@ -74,7 +74,7 @@ fn referent<'a>(
 ) -> Option<Referent<'a>> {
     let field = object.machine.arch().field(relocation.kind)?;
     match shipped.relocation(at) {
-        None => {
+        ShippedRelocation::Linked => {
             if !field.whole || field.width < 4 {
                 return None;
             }
@@ -86,8 +86,8 @@ fn referent<'a>(
             let origin = if field.pc_relative { at.value } else { 0 };
             Some(Referent::Place(Location { section: None, value: origin.wrapping_add_signed(value) }))
         }
-        Some(None) => None,
-        Some(Some((module, found))) => {
+        ShippedRelocation::Missing => None,
+        ShippedRelocation::Found(module, found) => {
             let symbol = module.symbol(found.symbol?);
             match symbol.place {
                 Place::Section(id) => Some(Referent::Place(Location {
@@ -129,13 +129,15 @@ fn judge(
     };
     let shipped_size = shipped.symbols().symbol(named).size;
     let code = object.section(section).bytes();
-    let (Ok(start), Ok(end)) = (usize::try_from(symbol.value), usize::try_from(symbol.value + symbol.size)) else {
+    let (Ok(start), Ok(end)) = (usize::try_from(symbol.value), usize::try_from(symbol.value + symbol.size))
+    else {
         return Verdict::Absent;
     };
     let (Some(compiled), Some(found)) = (code.get(start..end), shipped.from(at)) else {
         return Verdict::Absent;
     };
-    let function = Function { object, shipped, bases, sites, section, start: symbol.value, at, compiled, found };
+    let function =
+        Function { object, shipped, bases, sites, section, start: symbol.value, at, compiled, found };
     function.compare(shipped_size)
 }
 
@@ -224,7 +226,9 @@ impl Function<'_> {
     }
 
     fn reference(&self, arch: &dyn Arch, relocation: &Relocation, tail: i64) -> Reference {
-        let Some(symbol) = relocation.symbol.map(|s| self.object.symbol(s)) else { return Reference::Unknown };
+        let Some(symbol) = relocation.symbol.map(|s| self.object.symbol(s)) else {
+            return Reference::Unknown;
+        };
         let at = self.at.plus(relocation.offset as i64 - self.start as i64);
         let Some(referent) = referent(self.object, self.shipped, relocation, at) else {
             return Reference::Unknown;
@@ -236,7 +240,10 @@ impl Function<'_> {
                 if name == symbol.name && addend == relocation.addend {
                     Reference::Same
                 } else {
-                    Reference::Other(format!("compiled code refers to {}, shipped code to {name}", symbol.name))
+                    Reference::Other(format!(
+                        "compiled code refers to {}, shipped code to {name}",
+                        symbol.name
+                    ))
                 }
             }
             Referent::Place(seen) if symbol.binding != binding::LOCAL || symbol.is_undefined() => {
@@ -283,7 +290,8 @@ impl Function<'_> {
                 section.string_at(start).is_some_and(|s| self.shipped.string(seen.plus(adjust)) == Some(s))
             } else {
                 let size = section.entry_size.max(1);
-                let ours = usize::try_from(start).ok().and_then(|s| section.bytes().get(s..s + size as usize));
+                let ours =
+                    usize::try_from(start).ok().and_then(|s| section.bytes().get(s..s + size as usize));
                 ours.is_some() && ours == self.shipped.bytes(seen.plus(adjust), size)
             };
             if same {
@@ -294,7 +302,11 @@ impl Function<'_> {
         }
         match self.bases.get(id) {
             Some(base) if base.at.plus(offset) == seen => {
-                if base.proven { Reference::Same } else { Reference::Unknown }
+                if base.proven {
+                    Reference::Same
+                } else {
+                    Reference::Unknown
+                }
             }
             Some(base) if base.proven => {
                 let target = self.describe(seen.plus(adjust));

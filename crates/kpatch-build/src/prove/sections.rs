@@ -24,7 +24,7 @@ pub(super) struct Base {
 pub(super) struct Bases<'a, 'd> {
     object: &'a Object<'d>,
     shipped: &'a Shipped<'a>,
-    bases: Vec<Option<Base>>,
+    places: Vec<Option<Base>>,
     /// Symbols of each section by value, for finding the one that holds an offset.
     symbols: Vec<Vec<u32>>,
 }
@@ -41,17 +41,17 @@ impl<'a, 'd> Bases<'a, 'd> {
         for list in &mut symbols {
             list.sort_by_key(|&i| (object.symbols[i as usize].value, i));
         }
-        let mut bases = Bases { object, shipped, bases: vec![None; object.sections.len()], symbols };
+        let mut bases = Bases { object, shipped, places: vec![None; object.sections.len()], symbols };
         for (id, section) in object.sections_with_ids() {
             if section.is_text() {
-                bases.bases[id.index()] = bases.vote(id, file);
+                bases.places[id.index()] = bases.vote(id, file);
             }
         }
         bases
     }
 
     pub(super) fn get(&self, section: SectionId) -> Option<Base> {
-        self.bases[section.index()]
+        self.places[section.index()]
     }
 
     fn vote(&self, section: SectionId, file: &str) -> Option<Base> {
@@ -86,13 +86,13 @@ impl<'a, 'd> Bases<'a, 'd> {
 
     /// Takes note that `offset` of `section` was seen at `seen`; proves the place if it can.
     pub(super) fn witness(&mut self, section: SectionId, offset: i64, seen: Location) {
-        if self.bases[section.index()].is_some_and(|b| b.proven) {
+        if self.places[section.index()].is_some_and(|b| b.proven) {
             return;
         }
         let base = Base { at: seen.plus(-offset), proven: false };
         let proven = self.vouched_by_name(section, base.at) || self.vouched_by_contents(section, base.at);
-        if proven || self.bases[section.index()].is_none() {
-            self.bases[section.index()] = Some(Base { proven, ..base });
+        if proven || self.places[section.index()].is_none() {
+            self.places[section.index()] = Some(Base { proven, ..base });
         }
     }
 
@@ -106,9 +106,10 @@ impl<'a, 'd> Bases<'a, 'd> {
             .take(16)
             .any(|symbol| {
                 let at = base.plus(symbol.value as i64);
-                self.shipped.symbols.at(at.section, at.value).any(|id| {
-                    self.shipped.symbols.symbol(id).name == symbol.name
-                })
+                self.shipped
+                    .symbols
+                    .at(at.section, at.value)
+                    .any(|id| self.shipped.symbols.symbol(id).name == symbol.name)
             })
     }
 

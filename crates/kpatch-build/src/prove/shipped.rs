@@ -32,6 +32,16 @@ pub(super) enum Image<'d> {
     Relocatable { object: Object<'d>, ids: Vec<Option<SectionId>> },
 }
 
+/// What stands at a place where a relocation is expected.
+pub(super) enum ShippedRelocation<'a, 'd> {
+    /// The object is linked and keeps none; the bytes tell.
+    Linked,
+    /// A module that has none there.
+    Missing,
+    /// A module's relocation.
+    Found(&'a Object<'d>, Relocation),
+}
+
 pub(super) struct LinkedSection<'d> {
     address: u64,
     size: u64,
@@ -132,17 +142,18 @@ impl<'d> Shipped<'d> {
         }
     }
 
-    /// The relocation of a module at a place; the outer `None` says that there is none to ask for because
-    /// vmlinux is linked.
-    pub(super) fn relocation(&self, at: Location) -> Option<Option<(&Object<'d>, Relocation)>> {
+    /// The relocation at a place.
+    pub(super) fn relocation(&self, at: Location) -> ShippedRelocation<'_, 'd> {
         match &self.image {
-            Image::Linked(_) => None,
+            Image::Linked(_) => ShippedRelocation::Linked,
             Image::Relocatable { object, ids } => {
                 let id = at.section.and_then(|index| ids.get(index as usize).copied().flatten());
-                Some(id.and_then(|id| {
-                    let found = object.section(id).relocations_in(at.value, at.value + 1);
-                    found.first().map(|r| (object, *r))
-                }))
+                let found =
+                    id.and_then(|id| object.section(id).relocations_in(at.value, at.value + 1).first());
+                match found {
+                    Some(relocation) => ShippedRelocation::Found(object, *relocation),
+                    None => ShippedRelocation::Missing,
+                }
             }
         }
     }

@@ -1,0 +1,48 @@
+//! Every chore of a developer of this project, as a subcommand of `cargo xtask`.
+
+mod cpio;
+mod error;
+mod guest;
+mod modules;
+mod qemu;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Load a live patch into the stock kernel of a release under QEMU and check that it works.
+    Qemu(qemu::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.chore {
+        Chore::Qemu(arguments) => qemu::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where chores leave files: the target directory of the workspace.
+fn target_directory() -> std::path::PathBuf {
+    workspace_root().join("target")
+}
+
+/// The checkout.
+fn workspace_root() -> std::path::PathBuf {
+    let xtask = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
+}

@@ -1,6 +1,6 @@
 //! 64-bit ARM: ELF for the Arm 64-bit Architecture (AAELF64).
 
-use super::{Arch, Field};
+use super::{Arch, Field, Flow};
 
 pub(super) struct Aarch64;
 
@@ -42,6 +42,14 @@ impl Arch for Aarch64 {
 
     fn absolute64(&self) -> u32 {
         257
+    }
+
+    fn flow(&self, kind: u32, decoded: Flow) -> Flow {
+        match kind {
+            283 => Flow::Call,
+            279 | 280 | 282 => Flow::Jump,
+            _ => decoded,
+        }
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! 64-bit LoongArch: ELF for the LoongArch Architecture.
 
-use super::{Arch, Field};
+use super::{Arch, Field, Flow};
 
 pub(super) struct LoongArch64;
 
@@ -50,6 +50,14 @@ impl Arch for LoongArch64 {
 
     fn absolute64(&self) -> u32 {
         2
+    }
+
+    fn flow(&self, kind: u32, decoded: Flow) -> Flow {
+        match kind {
+            66 => Flow::Call,
+            64 | 65 => Flow::Jump,
+            _ => decoded,
+        }
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

@@ -88,8 +88,74 @@ impl Field {
     }
 }
 
+/// Where an instruction sends control, as far as the differ asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Flow {
+    /// To the next instruction, or somewhere that no relocation tells.
+    Next,
+    /// A direct call.
+    Call,
+    /// A direct jump, conditional or not.
+    Jump,
+}
+
+/// One decoded instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// Offset in the decoded code, bytes.
+    pub offset: u64,
+    /// Length in bytes.
+    pub length: u8,
+    /// Where it sends control.
+    pub flow: Flow,
+    /// Where a direct branch goes if no relocation changes its bytes: offset in the decoded code.
+    pub target: Option<i64>,
+}
+
 /// What the rest of the tool asks about a machine.
 pub trait Arch: Sync {
+    /// All instructions of a piece of code in order. Bytes that cannot be decoded are passed over in
+    /// the smallest step of the machine.
+    ///
+    /// The default suits machines that decode branches by their relocations only.
+    fn instructions(&self, code: &[u8]) -> Vec<Instruction> {
+        let mut out = Vec::new();
+        let mut at = 0;
+        while let Some(rest) = code.get(at..).filter(|rest| !rest.is_empty()) {
+            let length = self.instruction_length(rest).unwrap_or(1).max(1);
+            out.push(Instruction { offset: at as u64, length: length as u8, flow: Flow::Next, target: None });
+            at += length;
+        }
+        out
+    }
+
+    /// What to add to the addend of a relocation of this type to get the place it means, as distance from
+    /// its symbol. `to_end` is the distance from the relocated field to the end of its instruction; `None`
+    /// outside code.
+    fn addend_bias(&self, kind: u32, to_end: Option<u64>) -> i64 {
+        let _ = (kind, to_end);
+        0
+    }
+
+    /// Where a relocated instruction sends control; `decoded` is what its bytes tell.
+    fn flow(&self, kind: u32, decoded: Flow) -> Flow {
+        let _ = kind;
+        decoded
+    }
+
+    /// The relocation type of a 32-bit distance that a branch holds, for branches that the assembler had
+    /// resolved and that have to be relocatable again; `None` where the machine has no such.
+    fn branch32(&self) -> Option<u32> {
+        None
+    }
+
+    /// The constant that the instruction at the start of `code` moves to a register, if it is one.
+    /// Used to find line numbers that the compiler passes to functions.
+    fn immediate(&self, code: &[u8]) -> Option<u64> {
+        let _ = code;
+        None
+    }
+
     /// `R_X86_64_PLT32` for 4; `None` for an unknown type.
     fn relocation_name(&self, kind: u32) -> Option<&'static str>;
 

@@ -1,6 +1,6 @@
 //! 64-bit PowerPC, little-endian: 64-bit ELF V2 ABI specification for Power.
 
-use super::{Arch, Field};
+use super::{Arch, Field, Flow};
 
 pub(super) struct Ppc64le;
 
@@ -43,6 +43,10 @@ impl Arch for Ppc64le {
 
     fn absolute64(&self) -> u32 {
         38
+    }
+
+    fn flow(&self, kind: u32, decoded: Flow) -> Flow {
+        if matches!(kind, 10 | 116) { Flow::Call } else { decoded }
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! IBM Z: ELF Application Binary Interface s390x Supplement.
 
-use super::{Arch, Field};
+use super::{Arch, Field, Flow};
 
 pub(super) struct S390x;
 
@@ -36,6 +36,15 @@ impl Arch for S390x {
 
     fn absolute64(&self) -> u32 {
         22
+    }
+
+    fn addend_bias(&self, kind: u32, to_end: Option<u64>) -> i64 {
+        // Instructions count from their own start; the field lies two bytes behind it.
+        if to_end.is_some() && matches!(kind, 16 | 17 | 19 | 20 | 26) { -2 } else { 0 }
+    }
+
+    fn flow(&self, kind: u32, decoded: Flow) -> Flow {
+        if matches!(kind, 17 | 20) { Flow::Call } else { decoded }
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

@@ -1,9 +1,9 @@
 //! x86-64: System V psABI AMD64 supplement, and the relocations that the kernel's loader knows
 //! (`arch/x86/kernel/module.c`).
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter, Mnemonic, OpKind};
 
-use super::{Arch, Field};
+use super::{Arch, Field, Flow, Instruction};
 
 pub(super) struct X86_64;
 
@@ -45,6 +45,67 @@ impl Arch for X86_64 {
 
     fn absolute64(&self) -> u32 {
         1
+    }
+
+    fn instructions(&self, code: &[u8]) -> Vec<Instruction> {
+        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+        let mut out = Vec::with_capacity(code.len() / 4);
+        let mut instruction = iced_x86::Instruction::default();
+        while decoder.can_decode() {
+            let offset = decoder.position();
+            decoder.decode_out(&mut instruction);
+            if instruction.is_invalid() {
+                out.push(Instruction { offset: offset as u64, length: 1, flow: Flow::Next, target: None });
+                if decoder.set_position(offset + 1).is_err() {
+                    break;
+                }
+                decoder.set_ip(offset as u64 + 1);
+                continue;
+            }
+            let near = instruction.op_count() > 0
+                && matches!(
+                    instruction.op0_kind(),
+                    OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+                );
+            let flow = match (near, instruction.mnemonic()) {
+                (false, _) => Flow::Next,
+                (true, Mnemonic::Call) => Flow::Call,
+                (true, _) => Flow::Jump,
+            };
+            let target = near.then(|| instruction.near_branch_target() as i64);
+            out.push(Instruction { offset: offset as u64, length: instruction.len() as u8, flow, target });
+        }
+        out
+    }
+
+    fn addend_bias(&self, kind: u32, to_end: Option<u64>) -> i64 {
+        match self.field(kind) {
+            // The processor counts from the end of the instruction, the linker from the field.
+            Some(field) if field.pc_relative || kind == 0 => to_end.map_or(0, |end| end as i64),
+            _ => 0,
+        }
+    }
+
+    fn branch32(&self) -> Option<u32> {
+        Some(2)
+    }
+
+    fn immediate(&self, code: &[u8]) -> Option<u64> {
+        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        let constant = (0..instruction.op_count()).find(|&i| {
+            matches!(
+                instruction.op_kind(i),
+                OpKind::Immediate8
+                    | OpKind::Immediate16
+                    | OpKind::Immediate32
+                    | OpKind::Immediate64
+                    | OpKind::Immediate8to32
+                    | OpKind::Immediate8to64
+                    | OpKind::Immediate32to64
+            )
+        })?;
+        (instruction.mnemonic() == Mnemonic::Mov).then(|| instruction.immediate(constant))
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

@@ -2,5 +2,8 @@
 //!
 //! Parsers take bytes and never touch the file system; the modules that run kbuild say so.
 
+pub mod config;
+pub mod root;
+pub mod store;
 pub mod symtab;
 pub mod symvers;

@@ -1,0 +1,354 @@
+//! Where commands run: on the host, or inside a root file system that has the kernel's own compiler.
+//!
+//! Paths are the same on both sides: directories of the host that a command needs are bind-mounted at their own
+//! path inside the root, in a mount namespace that ends with the command, so nothing is left mounted whatever
+//! happens. Every command is the leader of a process group, so that [`interrupt`] ends it with all it started.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use thiserror::Error;
+
+/// A command that could not be run, or failed.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The program could not be started.
+    #[error("cannot run {program}: {source}")]
+    Start {
+        /// Its name.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ran and reported failure.
+    #[error("{program} failed ({status}){}", tail(output))]
+    Failed {
+        /// Its name.
+        program: String,
+        /// Exit code or signal.
+        status: ExitStatus,
+        /// Everything it wrote, standard output first.
+        output: String,
+    },
+    /// [`interrupt`] was called.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// The last lines of a program's output, for a message.
+fn tail(output: &str) -> String {
+    const LINES: usize = 12;
+    let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
+    let skipped = lines.len().saturating_sub(LINES);
+    let mut text = String::new();
+    for line in &lines[skipped..] {
+        text.push_str("\n  ");
+        text.push_str(line);
+    }
+    text
+}
+
+/// What a command wrote.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Both streams as text, standard output first.
+    pub fn text(&self) -> String {
+        let mut text = String::from_utf8_lossy(&self.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&self.stderr));
+        text
+    }
+}
+
+/// The place where commands run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Root {
+    /// This machine as it is.
+    #[default]
+    Host,
+    /// A root file system in a directory.
+    Dir {
+        /// Its path.
+        dir: PathBuf,
+        /// Directories of the host that are visible inside, at the same path.
+        binds: Vec<PathBuf>,
+    },
+}
+
+/// Variables of the caller that a command may see; all others stay out, so that two users get one result.
+const KEPT_VARIABLES: [&str; 5] = ["PATH", "HOME", "USER", "LOGNAME", "TMPDIR"];
+
+/// Prefixes of variables that steer compiler caches.
+const KEPT_PREFIXES: [&str; 2] = ["CCACHE_", "SCCACHE_"];
+
+/// Program path inside a root file system.
+const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Mounts, then becomes the command: ROOT COUNT BIND... DIRECTORY PROGRAM ARGUMENT...
+const ENTER: &str = r#"set -e
+root=$1 count=$2; shift 2
+mount --rbind /proc "$root/proc"
+mount --rbind /dev "$root/dev"
+while [ "$count" -gt 0 ]; do
+    mount --bind "$1" "$root$1"
+    count=$((count - 1)); shift
+done
+exec chroot "$root" /bin/sh -c 'cd "$1" && shift && exec "$@"' sh "$@""#;
+
+impl Root {
+    /// A root file system in `dir`, with the given directories of the host visible inside.
+    pub fn in_dir(dir: impl Into<PathBuf>, binds: impl IntoIterator<Item = PathBuf>) -> Root {
+        Root::Dir { dir: dir.into(), binds: binds.into_iter().collect() }
+    }
+
+    /// True for the host itself.
+    pub fn is_host(&self) -> bool {
+        matches!(self, Root::Host)
+    }
+
+    /// Makes another directory of the host visible inside; nothing to do on the host.
+    pub fn bind(&mut self, path: impl Into<PathBuf>) {
+        if let Root::Dir { binds, .. } = self {
+            let path = path.into();
+            if !binds.iter().any(|bound| path.starts_with(bound)) {
+                binds.push(path);
+            }
+        }
+    }
+
+    /// A command to be run here.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Task<'_> {
+        Task {
+            root: self,
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+            directory: None,
+        }
+    }
+
+    fn prepare(&self, task: &Task<'_>) -> Result<Command, RunError> {
+        let mut command = match self {
+            Root::Host => {
+                let mut command = Command::new(&task.program);
+                command.args(&task.args);
+                if let Some(directory) = &task.directory {
+                    command.current_dir(directory);
+                }
+                command
+            }
+            Root::Dir { dir, binds } => {
+                // The mount points are made here, where an error still has a path.
+                for bind in binds {
+                    let inside = dir.join(bind.strip_prefix("/").unwrap_or(bind));
+                    std::fs::create_dir_all(&inside).map_err(|source| RunError::Start {
+                        program: format!("{} in {}", task.program.to_string_lossy(), inside.display()),
+                        source,
+                    })?;
+                }
+                let mut command = Command::new("unshare");
+                if !rustix::process::geteuid().is_root() {
+                    command.args(["--user", "--map-root-user"]);
+                }
+                command.args(["--mount", "--propagation", "private", "--", "/bin/sh", "-c", ENTER, "sh"]);
+                command.arg(dir).arg(binds.len().to_string()).args(binds);
+                command.arg(task.directory.as_deref().unwrap_or(Path::new("/")));
+                command.arg(&task.program).args(&task.args);
+                command
+            }
+        };
+        command.env_clear();
+        for (name, value) in std::env::vars_os() {
+            let kept = name.to_str().is_some_and(|name| {
+                KEPT_VARIABLES.contains(&name) || KEPT_PREFIXES.iter().any(|p| name.starts_with(p))
+            });
+            if kept {
+                command.env(name, value);
+            }
+        }
+        if !self.is_host() {
+            // unshare and mount are found here as well as inside.
+            command.env("PATH", ROOT_PATH).env("HOME", "/root").env_remove("TMPDIR");
+        }
+        command.env("LC_ALL", "C").envs(task.env.iter().map(|(name, value)| (name, value)));
+        command.process_group(0);
+        Ok(command)
+    }
+}
+
+/// A command to be run in a [`Root`].
+#[derive(Debug)]
+pub struct Task<'r> {
+    root: &'r Root,
+    program: OsString,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
+}
+
+impl Task<'_> {
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// The directory it starts in; it must be visible in the root.
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Runs it and returns what it wrote, whatever its exit status.
+    pub fn output(&self) -> Result<Output, RunError> {
+        let program = || self.program.to_string_lossy().into_owned();
+        let mut command = self.root.prepare(self)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = Group::spawn(&mut command).map_err(|error| match error {
+            SpawnError::Interrupted => RunError::Interrupted,
+            SpawnError::Io(source) => RunError::Start { program: program(), source },
+        })?;
+        child.wait(program)
+    }
+
+    /// Runs it; an exit status other than 0 is an error with everything it wrote.
+    pub fn run(&self) -> Result<Output, RunError> {
+        let output = self.output()?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        Err(RunError::Failed {
+            program: self.program.to_string_lossy().into_owned(),
+            status: output.status,
+            output: output.text(),
+        })
+    }
+}
+
+/// Process groups that run now, and whether new ones may start.
+#[derive(Debug, Default)]
+struct Running {
+    groups: BTreeSet<i32>,
+    interrupted: bool,
+}
+
+static RUNNING: Mutex<Running> = Mutex::new(Running { groups: BTreeSet::new(), interrupted: false });
+
+fn running() -> std::sync::MutexGuard<'static, Running> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends every command that runs, with all the processes it started, and lets no new one start. For a signal
+/// handler's thread.
+pub fn interrupt() {
+    let mut running = running();
+    running.interrupted = true;
+    for &group in &running.groups {
+        if let Some(pid) = rustix::process::Pid::from_raw(group) {
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// True once [`interrupt`] was called.
+pub fn interrupted() -> bool {
+    running().interrupted
+}
+
+enum SpawnError {
+    Interrupted,
+    Io(io::Error),
+}
+
+/// A child that leads a process group, known to [`interrupt`] while it runs.
+struct Group {
+    child: std::process::Child,
+    id: i32,
+}
+
+impl Group {
+    fn spawn(command: &mut Command) -> Result<Group, SpawnError> {
+        // The lock is held over the start, so that no child slips past an interrupt.
+        let mut running = running();
+        if running.interrupted {
+            return Err(SpawnError::Interrupted);
+        }
+        let child = command.spawn().map_err(SpawnError::Io)?;
+        let id = child.id().cast_signed();
+        running.groups.insert(id);
+        Ok(Group { child, id })
+    }
+
+    fn wait(self, program: impl Fn() -> String) -> Result<Output, RunError> {
+        let output = self.child.wait_with_output();
+        let mut running = running();
+        running.groups.remove(&self.id);
+        if running.interrupted {
+            return Err(RunError::Interrupted);
+        }
+        match output {
+            Ok(output) => {
+                Ok(Output { status: output.status, stdout: output.stdout, stderr: output.stderr })
+            }
+            Err(source) => Err(RunError::Start { program: program(), source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_and_status_come_back() {
+        let output = Root::Host.command("sh").args(["-c", "echo out; echo err >&2; exit 3"]).output().unwrap();
+        assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(output.status.code(), Some(3));
+        let error = Root::Host.command("sh").args(["-c", "echo why >&2; exit 1"]).run().unwrap_err();
+        assert!(error.to_string().contains("why"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = Root::Host.command("no-such-program-here").run().unwrap_err();
+        assert!(error.to_string().contains("no-such-program-here"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_is_clean() {
+        let output = Root::Host.command("env").env("KEPT", "1").output().unwrap();
+        let text = output.text();
+        assert!(text.contains("KEPT=1\n") && text.contains("LC_ALL=C\n"), "{text}");
+        // Set by cargo for every test.
+        assert!(!text.contains("CARGO_MANIFEST_DIR"), "{text}");
+    }
+}

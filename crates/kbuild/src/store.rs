@@ -1,0 +1,226 @@
+//! Directories and files of a cache that are complete or absent.
+//!
+//! An item is filled beside its final place and renamed; a stamp with the key of what it was made from is
+//! written last. Whatever lacks its stamp is made anew, so a run killed at any moment leaves nothing that a later
+//! one trusts. A lock file beside each item keeps two runs from filling it at once.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// The cache cannot be used.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// An operation that failed on a path.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+        let path = path.to_owned();
+        move |source| StoreError::Io { action, path, source }
+    }
+}
+
+/// A lock on a file, held until dropped; the kernel releases it when the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Waits until nobody else holds the lock.
+    pub fn exclusive(path: &Path) -> Result<Lock, StoreError> {
+        let file = Self::open(path)?;
+        file.lock().map_err(StoreError::io("lock", path))?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Waits until nobody holds the lock exclusively.
+    pub fn shared(path: &Path) -> Result<Lock, StoreError> {
+        let file = Self::open(path)?;
+        file.lock_shared().map_err(StoreError::io("lock", path))?;
+        Ok(Lock { _file: file })
+    }
+
+    fn open(path: &Path) -> Result<File, StoreError> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
+        }
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(StoreError::io("open", path))
+    }
+}
+
+/// One item of the cache: a directory or a file, with its stamp and its lock beside it.
+#[derive(Clone, Debug)]
+pub struct Item {
+    path: PathBuf,
+    key: String,
+}
+
+impl Item {
+    /// The item at `path`, made from what `key` identifies.
+    pub fn new(path: impl Into<PathBuf>, key: impl Into<String>) -> Item {
+        Item { path: path.into(), key: key.into() }
+    }
+
+    /// Where it is, or will be.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// True if it is there and was made from this key.
+    pub fn is_complete(&self) -> bool {
+        std::fs::read_to_string(self.beside(".stamp")).is_ok_and(|stamp| stamp == self.key)
+            && self.path.symlink_metadata().is_ok()
+    }
+
+    /// The item's path; where it is not complete, `fill` makes it at the temporary path it is given.
+    pub fn ensure<E: From<StoreError>>(
+        &self,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<&Path, E> {
+        if self.is_complete() {
+            return Ok(&self.path);
+        }
+        let _lock = self.lock()?;
+        if self.is_complete() {
+            return Ok(&self.path);
+        }
+        let temporary = self.beside(".tmp");
+        remove(&self.beside(".stamp"))?;
+        remove(&temporary)?;
+        remove(&self.path)?;
+        let filled = fill(&temporary);
+        if filled.is_err() {
+            remove(&temporary)?;
+        }
+        filled?;
+        std::fs::rename(&temporary, &self.path).map_err(StoreError::io("create", &self.path))?;
+        self.stamp()?;
+        Ok(&self.path)
+    }
+
+    /// Like [`Item::ensure`] for what cannot be moved once made: `fill` works at the final path, and the stamp
+    /// alone says that it finished.
+    pub fn ensure_in_place<E: From<StoreError>>(
+        &self,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<&Path, E> {
+        if self.is_complete() {
+            return Ok(&self.path);
+        }
+        let _lock = self.lock()?;
+        if self.is_complete() {
+            return Ok(&self.path);
+        }
+        remove(&self.beside(".stamp"))?;
+        remove(&self.path)?;
+        fill(&self.path)?;
+        self.stamp()?;
+        Ok(&self.path)
+    }
+
+    /// Removes it, so that it is made anew.
+    pub fn discard(&self) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        remove(&self.beside(".stamp"))?;
+        remove(&self.path)
+    }
+
+    /// The item's lock, for work on it that must not run twice at once.
+    pub fn lock(&self) -> Result<Lock, StoreError> {
+        Lock::exclusive(&self.beside(".lock"))
+    }
+
+    fn stamp(&self) -> Result<(), StoreError> {
+        write(&self.beside(".stamp"), self.key.as_bytes())
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(suffix);
+        path.into()
+    }
+}
+
+/// Writes a file so that readers see the old content or the new, never a part.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
+    let mut temporary = path.to_owned().into_os_string();
+    temporary.push(format!(".tmp{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    std::fs::write(&temporary, content).map_err(StoreError::io("write", &temporary))?;
+    std::fs::rename(&temporary, path).map_err(StoreError::io("write", path))
+}
+
+/// Removes a file or a directory with all it holds; nothing there is as good.
+pub fn remove(path: &Path) -> Result<(), StoreError> {
+    let removed = match path.symlink_metadata() {
+        Err(error) => Err(error),
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_is_made_once_per_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let item = Item::new(dir.path().join("a"), "1");
+        let mut made = 0;
+        for _ in 0..2 {
+            item.ensure::<StoreError>(|path| {
+                made += 1;
+                std::fs::create_dir(path).map_err(StoreError::io("create", path))
+            })
+            .unwrap();
+        }
+        assert_eq!(made, 1);
+        let other = Item::new(dir.path().join("a"), "2");
+        assert!(!other.is_complete());
+        other.ensure::<StoreError>(|path| write(path, b"x")).unwrap();
+        assert!(other.is_complete() && !item.is_complete());
+    }
+
+    #[test]
+    fn a_failed_or_killed_fill_is_not_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let item = Item::new(dir.path().join("a"), "1");
+        let failed = item.ensure::<StoreError>(|path| {
+            write(path, b"half")?;
+            Err(StoreError::io("unpack", path)(io::Error::other("killed")))
+        });
+        assert!(failed.is_err() && !item.path().exists() && !dir.path().join("a.tmp").exists());
+        // As a killed run leaves it: data without a stamp, and a temporary directory.
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        std::fs::create_dir(dir.path().join("a.tmp")).unwrap();
+        assert!(!item.is_complete());
+        item.ensure::<StoreError>(|path| write(path, b"whole")).unwrap();
+        assert_eq!(std::fs::read(item.path()).unwrap(), b"whole");
+    }
+}

@@ -1,0 +1,6 @@
+//! The driver: turns a kernel source patch into a livepatch module, without building the kernel.
+
+pub mod error;
+pub mod events;
+pub mod pipeline;
+pub mod prove;

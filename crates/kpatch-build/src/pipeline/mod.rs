@@ -1,0 +1,3 @@
+//! The way of the data, one phase a file.
+
+pub mod overlay;

@@ -1,0 +1,191 @@
+//! The patched sources: a directory that holds only what the patches touch, laid over the source tree by
+//! the compiler's search order.
+//!
+//! The source tree itself is never written. A patched file stands at its own path below the overlay, so
+//! that `#include "x.h"` finds a patched neighbour first; everything else comes from the source tree, to
+//! which `-iquote` leads. Where a header is touched, its directory is mirrored with links, because an
+//! untouched header next to it includes it by a path relative to itself. A directory is mirrored with all
+//! below it: `..` in an `#include` is resolved by the file system, which would leave a linked directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+/// Contents of the files that patches touch, by path below the source tree; `None` where a patch deletes
+/// the file.
+pub type PatchedFiles = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
+/// Patched sources on disk.
+#[derive(Debug)]
+pub struct Overlay {
+    root: PathBuf,
+    source: PathBuf,
+    /// Directories that hold touched headers, relative to the tree.
+    headers: BTreeSet<PathBuf>,
+}
+
+impl Overlay {
+    /// Writes the patched files below `root`, which must be empty, over the tree `source`.
+    pub fn create(root: &Path, source: &Path, files: &PatchedFiles) -> io::Result<Overlay> {
+        let mut headers = BTreeSet::new();
+        for (path, contents) in files {
+            let parent = path.parent().unwrap_or(Path::new(""));
+            fs::create_dir_all(root.join(parent))?;
+            if path.extension() == Some(OsStr::new("h")) {
+                headers.insert(parent.to_owned());
+            }
+            if let Some(contents) = contents {
+                fs::write(root.join(path), contents)?;
+            }
+        }
+        for directory in &headers {
+            mirror(root, source, directory, files)?;
+        }
+        Ok(Overlay { root: root.to_owned(), source: source.to_owned(), headers })
+    }
+
+    /// The path of a unit's source: patched if it is touched, else the tree's own.
+    pub fn source_of(&self, unit: &Path) -> PathBuf {
+        let patched = self.root.join(unit);
+        if patched.is_file() { patched } else { self.source.join(unit) }
+    }
+
+    /// Compiler options that lay the overlay over the tree for one unit, to stand before all others.
+    ///
+    /// `search` are the directories of the command line's `-I`, in order.
+    pub fn options(&self, unit: &Path, search: &[PathBuf]) -> Vec<String> {
+        let mut options = Vec::new();
+        let mut add = |option: &str, path: &Path| options.push(format!("{option}{}", path.display()));
+        for directory in search {
+            let relative = directory.strip_prefix(&self.source).unwrap_or(directory);
+            // Any directory below the searched one may be named behind it: `#include <linux/x.h>`.
+            if self.headers.iter().any(|h| h.starts_with(relative)) {
+                add("-I", &self.root.join(relative));
+            }
+        }
+        let parent = unit.parent().unwrap_or(Path::new(""));
+        add("-iquote", &self.source.join(parent));
+        // __FILE__ and the line tables must not tell the trees apart.
+        add("-fmacro-prefix-map=", Path::new(&format!("{}/=", self.root.display())));
+        options
+    }
+
+    /// The overlay's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// True if any header is touched.
+    pub fn touches_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
+    /// Turns a path below the overlay into one below the source tree.
+    pub fn to_source<'p>(&self, path: &'p Path) -> &'p Path {
+        path.strip_prefix(&self.root).or_else(|_| path.strip_prefix(&self.source)).unwrap_or(path)
+    }
+}
+
+/// Fills `directory` of the overlay with links to the tree's files, leaving patched and deleted ones alone.
+fn mirror(root: &Path, source: &Path, directory: &Path, files: &PatchedFiles) -> io::Result<()> {
+    let from = source.join(directory);
+    if !from.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(root.join(directory))?;
+    for entry in fs::read_dir(&from)? {
+        let entry = entry?;
+        let relative = directory.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            mirror(root, source, &relative, files)?;
+        } else if !files.contains_key(&relative) {
+            match std::os::unix::fs::symlink(entry.path(), root.join(&relative)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("fs/x/a.c", "#include \"outer.h\"\nint a = VALUE;\n"),
+            ("fs/x/outer.h", "#include \"inner.h\"\n"),
+            ("fs/x/inner.h", "#define VALUE 1\n"),
+            ("include/linux/k.h", "#include \"sub/../leaf.h\"\n"),
+            ("include/linux/leaf.h", "#define VALUE 1\n"),
+            ("include/linux/sub/s.h", ""),
+            ("fs/b.c", "#include <linux/k.h>\nint b = VALUE; const char *f = __FILE__;\n"),
+        ] {
+            let path = dir.path().join("src").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    fn preprocess(dir: &Path, unit: &str, touched: &str) -> String {
+        let source = dir.join("src");
+        let files = PatchedFiles::from([(PathBuf::from(touched), Some(b"#define VALUE 2\n".to_vec()))]);
+        let root = dir.join("patched");
+        let overlay = Overlay::create(&root, &source, &files).unwrap();
+        let unit = Path::new(unit);
+        let output = std::process::Command::new("gcc-12")
+            .args(["-E", "-P", "-nostdinc"])
+            .args(overlay.options(unit, &[source.join("include")]))
+            .arg(format!("-I{}", source.join("include").display()))
+            .arg(format!("-fmacro-prefix-map={}/=", source.display()))
+            .arg(overlay.source_of(unit))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_touched_header_is_found_through_an_untouched_neighbour() {
+        let dir = tree();
+        // The unit itself is touched too, as it would be in a patch.
+        fs::write(dir.path().join("src/fs/x/a.c"), "#include \"outer.h\"\nint a = VALUE;\n").unwrap();
+        let source = dir.path().join("src");
+        let files = PatchedFiles::from([
+            ("fs/x/inner.h".into(), Some(b"#define VALUE 2\n".to_vec())),
+            ("fs/x/a.c".into(), Some(b"#include \"outer.h\"\nint a = VALUE;\n".to_vec())),
+        ]);
+        let overlay = Overlay::create(&dir.path().join("patched"), &source, &files).unwrap();
+        let output = std::process::Command::new("gcc-12")
+            .args(["-E", "-P"])
+            .args(overlay.options(Path::new("fs/x/a.c"), &[]))
+            .arg(overlay.source_of(Path::new("fs/x/a.c")))
+            .output()
+            .unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains("int a = 2;"));
+    }
+
+    #[test]
+    fn a_touched_global_header_is_found_by_search_path_and_dot_dot() {
+        let dir = tree();
+        let text = preprocess(dir.path(), "fs/b.c", "include/linux/leaf.h");
+        assert!(text.contains("int b = 2;"), "{text}");
+        assert!(text.contains("\"fs/b.c\""), "{text}");
+    }
+
+    #[test]
+    fn a_deleted_file_does_not_shine_through() {
+        let dir = tree();
+        let source = dir.path().join("src");
+        let files = PatchedFiles::from([("include/linux/leaf.h".into(), None)]);
+        let overlay = Overlay::create(&dir.path().join("patched"), &source, &files).unwrap();
+        assert!(!overlay.root().join("include/linux/leaf.h").exists());
+        assert!(overlay.root().join("include/linux/k.h").exists());
+    }
+}

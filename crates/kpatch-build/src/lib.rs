@@ -2,5 +2,4 @@
 
 pub mod error;
 pub mod events;
-pub mod pipeline;
 pub mod prove;

@@ -59,7 +59,8 @@ impl Config {
                 continue;
             }
             if let Some(comment) = line.strip_prefix('#') {
-                let unset = comment.trim().strip_prefix("CONFIG_").and_then(|c| c.strip_suffix(" is not set"));
+                let unset =
+                    comment.trim().strip_prefix("CONFIG_").and_then(|c| c.strip_suffix(" is not set"));
                 if let Some(name) = unset {
                     values.remove(name);
                 }
@@ -220,10 +221,7 @@ mod tests {
         )
         .unwrap();
         assert!(config.livepatch() && !config.modversions() && config.is_module("EXT4_FS"));
-        assert_eq!(
-            config.compiler(),
-            Some("x86_64-linux-gnu-gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0")
-        );
+        assert_eq!(config.compiler(), Some("x86_64-linux-gnu-gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0"));
         assert_eq!((config.number("HZ"), config.number("BASE")), (Some(250), Some(255)));
         assert_eq!(config.text("NOTHING"), Some(""));
         assert_eq!(config.text("SAYS"), Some("a \"b\" \\"));
@@ -232,7 +230,8 @@ mod tests {
 
     #[test]
     fn the_last_line_counts() {
-        let config = Config::parse(b"CONFIG_A=y\n# CONFIG_A is not set\nCONFIG_B=n\nCONFIG_C=m\nCONFIG_C=y\n");
+        let config =
+            Config::parse(b"CONFIG_A=y\n# CONFIG_A is not set\nCONFIG_B=n\nCONFIG_C=m\nCONFIG_C=y\n");
         let config = config.unwrap();
         assert!(!config.is_set("A") && !config.is_set("B") && config.is_yes("C"));
     }

@@ -2,6 +2,7 @@
 //!
 //! Parsers take bytes and never touch the file system; the modules that run kbuild say so.
 
+pub mod command;
 pub mod config;
 pub mod root;
 pub mod store;

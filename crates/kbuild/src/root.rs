@@ -316,9 +316,7 @@ impl Group {
             return Err(RunError::Interrupted);
         }
         match output {
-            Ok(output) => {
-                Ok(Output { status: output.status, stdout: output.stdout, stderr: output.stderr })
-            }
+            Ok(output) => Ok(Output { status: output.status, stdout: output.stdout, stderr: output.stderr }),
             Err(source) => Err(RunError::Start { program: program(), source }),
         }
     }
@@ -330,7 +328,8 @@ mod tests {
 
     #[test]
     fn output_and_status_come_back() {
-        let output = Root::Host.command("sh").args(["-c", "echo out; echo err >&2; exit 3"]).output().unwrap();
+        let output =
+            Root::Host.command("sh").args(["-c", "echo out; echo err >&2; exit 3"]).output().unwrap();
         assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
         assert_eq!(output.status.code(), Some(3));
         let error = Root::Host.command("sh").args(["-c", "echo why >&2; exit 1"]).run().unwrap_err();

@@ -92,10 +92,7 @@ impl Item {
     }
 
     /// The item's path; where it is not complete, `fill` makes it at the temporary path it is given.
-    pub fn ensure<E: From<StoreError>>(
-        &self,
-        fill: impl FnOnce(&Path) -> Result<(), E>,
-    ) -> Result<&Path, E> {
+    pub fn ensure<E: From<StoreError>>(&self, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<&Path, E> {
         if self.is_complete() {
             return Ok(&self.path);
         }

@@ -1,0 +1,391 @@
+//! A compiler's command line, typed as far as variants of it need.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// A command that compiles nothing.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum CompileError {
+    /// An option at the end of the line lacks its argument.
+    #[error("{0} lacks its argument")]
+    NoArgument(String),
+    /// No `-c`, so that it is some other tool or another mode of the compiler.
+    #[error("not a compiler command: no -c")]
+    NotCompiling,
+    /// No `-o`.
+    #[error("not a compiler command: no -o")]
+    NoOutput,
+    /// No or several source files.
+    #[error("{0} source files in one compiler command")]
+    Sources(usize),
+    /// Arguments in a file, which kbuild does not use.
+    #[error("the compiler takes arguments from a file: {0}")]
+    ResponseFile(String),
+}
+
+/// Options of gcc and clang whose argument is the next word, or, where joined says so, the rest of the word.
+/// In an order where no option hides a longer one behind it.
+const WITH_ARGUMENT: [(&str, bool); 43] = [
+    ("-include", false),
+    ("-imacros", false),
+    ("-iwithprefixbefore", true),
+    ("-iwithprefix", true),
+    ("-iprefix", true),
+    ("-isysroot", true),
+    ("-isystem", true),
+    ("-idirafter", true),
+    ("-iquote", true),
+    ("-imultilib", true),
+    ("-imultiarch", true),
+    ("-ivfsoverlay", false),
+    ("--include", false),
+    ("--sysroot", false),
+    ("--param", false),
+    ("--target", false),
+    ("-target", false),
+    ("-arch", false),
+    ("-aux-info", false),
+    ("-auxbase-strip", false),
+    ("-auxbase", false),
+    ("-dumpbase-ext", false),
+    ("-dumpbase", false),
+    ("-dumpdir", false),
+    ("-wrapper", false),
+    ("-mllvm", false),
+    ("-plugin", false),
+    ("-Xassembler", false),
+    ("-Xpreprocessor", false),
+    ("-Xlinker", false),
+    ("-Xclang", false),
+    ("-Xanalyzer", false),
+    ("-MF", true),
+    ("-MT", true),
+    ("-MQ", true),
+    ("-I", true),
+    ("-D", true),
+    ("-U", true),
+    ("-A", true),
+    ("-B", true),
+    ("-L", true),
+    ("-x", true),
+    ("-o", true),
+];
+
+/// One argument of the compiler, with the value that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// An option of one word: `-O2`, `-Wall`, `-mfentry`.
+    Flag(String),
+    /// An option with a value: `-I DIR`, `-DNAME`.
+    Valued {
+        /// The option alone.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// Both stand in one word.
+        joined: bool,
+    },
+    /// A source file.
+    Source(String),
+}
+
+impl Argument {
+    fn value_of(&self, wanted: &str) -> Option<&str> {
+        match self {
+            Argument::Valued { option, value, .. } if *option == wanted => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// A compiler command: one source file in, one object out. Relative paths start at the object tree, where it must
+/// be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompileCommand {
+    program: Vec<String>,
+    arguments: Vec<Argument>,
+}
+
+impl CompileCommand {
+    /// Understands a command's words.
+    pub fn from_words(words: &[String]) -> Result<CompileCommand, CompileError> {
+        // A wrapper such as ccache stands before the compiler; both are words that are no options.
+        let start = words.iter().position(|w| w.starts_with('-')).ok_or(CompileError::NotCompiling)?;
+        let (program, rest) = words.split_at(start);
+        if program.is_empty() {
+            return Err(CompileError::NotCompiling);
+        }
+        let mut arguments = Vec::with_capacity(rest.len());
+        let mut rest = rest.iter();
+        while let Some(word) = rest.next() {
+            arguments.push(argument(word, &mut rest)?);
+        }
+        let command = CompileCommand { program: program.to_vec(), arguments };
+        if !command.has_flag("-c") {
+            return Err(CompileError::NotCompiling);
+        }
+        if command.value("-o").is_none() {
+            return Err(CompileError::NoOutput);
+        }
+        match command.sources().count() {
+            1 => Ok(command),
+            count => Err(CompileError::Sources(count)),
+        }
+    }
+
+    /// The compiler, with wrappers before it.
+    pub fn program(&self) -> &[String] {
+        &self.program
+    }
+
+    /// Everything after the program.
+    pub fn arguments(&self) -> &[Argument] {
+        &self.arguments
+    }
+
+    /// The words to run.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = self.program.clone();
+        for argument in &self.arguments {
+            match argument {
+                Argument::Flag(word) | Argument::Source(word) => words.push(word.clone()),
+                Argument::Valued { option, value, joined: true } => words.push(format!("{option}{value}")),
+                Argument::Valued { option, value, joined: false } => {
+                    words.extend([(*option).to_owned(), value.clone()]);
+                }
+            }
+        }
+        words
+    }
+
+    /// The object file it writes.
+    pub fn output(&self) -> &Path {
+        Path::new(self.value("-o").unwrap_or_default())
+    }
+
+    /// The source file it reads.
+    pub fn source(&self) -> &Path {
+        Path::new(self.sources().next().unwrap_or_default())
+    }
+
+    /// True if that option without a value is given.
+    pub fn has_flag(&self, flag: &str) -> bool {
+        self.arguments.iter().any(|argument| matches!(argument, Argument::Flag(word) if word == flag))
+    }
+
+    /// The values of an option, in order.
+    pub fn values<'c>(&'c self, wanted: &'c str) -> impl DoubleEndedIterator<Item = &'c str> {
+        self.arguments.iter().filter_map(move |argument| argument.value_of(wanted))
+    }
+
+    /// The value of an option that counts when it is given several times: the last.
+    pub fn value(&self, wanted: &str) -> Option<&str> {
+        self.arguments.iter().rev().find_map(|argument| argument.value_of(wanted))
+    }
+
+    /// What a macro is defined as by `-D`, the quotes of a C string included; `1` where nothing is said.
+    pub fn define(&self, name: &str) -> Option<&str> {
+        let of = |definition: &'_ str| match definition.split_once('=') {
+            Some((defined, _)) => defined == name,
+            None => definition == name,
+        };
+        let definition = self.values("-D").rfind(|d| of(d))?;
+        Some(definition.split_once('=').map_or("1", |(_, value)| value))
+    }
+
+    /// The text of a macro that is defined as a C string.
+    fn define_string(&self, name: &str) -> Option<&str> {
+        let value = self.define(name)?;
+        Some(value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value))
+    }
+
+    /// The directories of `-I`, in order; relative ones start at the object tree.
+    pub fn include_directories(&self) -> impl Iterator<Item = &Path> {
+        self.values("-I").map(Path::new)
+    }
+
+    /// Compiled as part of a module.
+    pub fn is_module(&self) -> bool {
+        self.define("MODULE").is_some()
+    }
+
+    /// The paths, without suffix, of the composites it is part of (`KBUILD_MODFILE`), relative to the object tree.
+    /// For built-in code the path tells nothing more than the makefile's grouping.
+    pub fn modfiles(&self) -> impl Iterator<Item = &str> {
+        self.define_string("KBUILD_MODFILE").unwrap_or_default().split_ascii_whitespace()
+    }
+
+    /// `KBUILD_MODNAME`, the module's name.
+    pub fn modname(&self) -> Option<&str> {
+        self.define_string("KBUILD_MODNAME")
+    }
+
+    /// `KBUILD_BASENAME`, the object's name.
+    pub fn basename(&self) -> Option<&str> {
+        self.define_string("KBUILD_BASENAME")
+    }
+
+    /// Writes the object elsewhere.
+    #[must_use]
+    pub fn with_output(mut self, output: &Path) -> CompileCommand {
+        self.arguments.retain(|argument| !matches!(argument, Argument::Valued { option: "-o", .. }));
+        let value = output.to_string_lossy().into_owned();
+        self.arguments.push(Argument::Valued { option: "-o", value, joined: false });
+        self
+    }
+
+    /// Compiles another source file.
+    #[must_use]
+    pub fn with_source(mut self, source: &Path) -> CompileCommand {
+        for argument in &mut self.arguments {
+            if let Argument::Source(path) = argument {
+                *path = source.to_string_lossy().into_owned();
+            }
+        }
+        self
+    }
+
+    /// Puts options before all others: search directories that come first.
+    #[must_use]
+    pub fn with_first<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> CompileCommand {
+        let words = words.into_iter().map(|word| Argument::Flag(word.as_ref().to_owned()));
+        self.arguments.splice(0..0, words);
+        self
+    }
+
+    /// Puts options after all others, where they override.
+    #[must_use]
+    pub fn with_last<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> CompileCommand {
+        self.arguments.extend(words.into_iter().map(|word| Argument::Flag(word.as_ref().to_owned())));
+        self
+    }
+
+    /// Leaves out flags that the predicate names; options with values stay.
+    #[must_use]
+    pub fn without_flags(mut self, unwanted: impl Fn(&str) -> bool) -> CompileCommand {
+        self.arguments.retain(|argument| !matches!(argument, Argument::Flag(word) if unwanted(word)));
+        self
+    }
+
+    /// Writes no dependency file.
+    #[must_use]
+    pub fn without_dependency_file(mut self) -> CompileCommand {
+        self.arguments.retain(|argument| match argument {
+            Argument::Flag(word) => !is_dependency_flag(word),
+            Argument::Valued { option, .. } => !matches!(*option, "-MF" | "-MT" | "-MQ"),
+            Argument::Source(_) => true,
+        });
+        self
+    }
+
+    /// Makes no debug information, which does not change the code.
+    #[must_use]
+    pub fn without_debug_information(self) -> CompileCommand {
+        self.without_flags(|word| word.starts_with("-g") || word.starts_with("-Wa,-g"))
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &str> {
+        self.arguments.iter().filter_map(|argument| match argument {
+            Argument::Source(path) => Some(path.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// Absolute path of a path in a command that runs in `tree`.
+pub(crate) fn absolute(tree: &Path, path: &Path) -> PathBuf {
+    if path.is_absolute() { path.to_owned() } else { tree.join(path.strip_prefix("./").unwrap_or(path)) }
+}
+
+fn argument<'w>(word: &str, rest: &mut impl Iterator<Item = &'w String>) -> Result<Argument, CompileError> {
+    if word.starts_with('@') {
+        return Err(CompileError::ResponseFile(word.to_owned()));
+    }
+    if !word.starts_with('-') || word == "-" {
+        return Ok(Argument::Source(word.to_owned()));
+    }
+    for (option, may_join) in WITH_ARGUMENT {
+        if word == option {
+            let value = rest.next().ok_or_else(|| CompileError::NoArgument(word.to_owned()))?;
+            return Ok(Argument::Valued { option, value: value.clone(), joined: false });
+        }
+        if let (true, Some(value)) = (may_join, word.strip_prefix(option)) {
+            return Ok(Argument::Valued { option, value: value.to_owned(), joined: true });
+        }
+    }
+    Ok(Argument::Flag(word.to_owned()))
+}
+
+/// `-MMD`, `-MD`, `-MP` and the like, and the same handed through by `-Wp,`.
+fn is_dependency_flag(word: &str) -> bool {
+    let word = word.strip_prefix("-Wp,").unwrap_or(word);
+    let word = word.split(',').next().unwrap_or(word);
+    matches!(word, "-M" | "-MM" | "-MD" | "-MMD" | "-MP" | "-MG" | "-MF" | "-MT" | "-MQ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    const LINE: &str = "ccache gcc-12 -Wp,-MMD,a/.b.o.d -nostdinc -I/s/include -I ./a -include /s/k.h -O2 -g \
+                        -gdwarf-5 --param asan-globals=1 --param=x=1 -mrecord-mcount -DMODULE -Ds -DKBUILD_MODFILE=\"a/m\" -DKBUILD_MODNAME=\"m\" \
+                        -DKBUILD_BASENAME=\"b\" -c -o a/b.o /s/a/b.c";
+
+    #[test]
+    fn options_keep_their_arguments_and_the_line_its_words() {
+        let command = CompileCommand::from_words(&words(LINE)).unwrap();
+        assert_eq!(command.words(), words(LINE));
+        assert_eq!(command.program(), ["ccache", "gcc-12"]);
+        assert_eq!((command.output(), command.source()), (Path::new("a/b.o"), Path::new("/s/a/b.c")));
+        let search: Vec<&Path> = command.include_directories().collect();
+        assert_eq!(search, [Path::new("/s/include"), Path::new("./a")]);
+        assert_eq!(command.value("-include"), Some("/s/k.h"));
+        assert!(command.is_module());
+        assert_eq!(command.modfiles().collect::<Vec<_>>(), ["a/m"]);
+        assert_eq!((command.modname(), command.basename()), (Some("m"), Some("b")));
+        assert_eq!(command.define("s"), Some("1"));
+    }
+
+    #[test]
+    fn a_variant_changes_only_what_was_asked() {
+        let variant = CompileCommand::from_words(&words(LINE))
+            .unwrap()
+            .without_dependency_file()
+            .without_debug_information()
+            .with_source(Path::new("/p/a/b.c"))
+            .with_output(Path::new("/w/b.o"))
+            .with_first(["-iquote/s/a"])
+            .with_last(["-ffunction-sections"]);
+        let expected = "ccache gcc-12 -iquote/s/a -nostdinc -I/s/include -I ./a -include /s/k.h -O2 --param asan-globals=1 --param=x=1 \
+                        -mrecord-mcount -DMODULE -Ds -DKBUILD_MODFILE=\"a/m\" -DKBUILD_MODNAME=\"m\" \
+                        -DKBUILD_BASENAME=\"b\" -c /p/a/b.c -o /w/b.o -ffunction-sections";
+        assert_eq!(variant.words(), words(expected));
+    }
+
+    #[test]
+    fn several_modules_may_share_an_object() {
+        let mut line = words("gcc -c -o a.o a.c");
+        line.insert(1, "-DKBUILD_MODFILE=\"d/x d/y\"".into());
+        let command = CompileCommand::from_words(&line).unwrap();
+        assert_eq!(command.modfiles().collect::<Vec<_>>(), ["d/x", "d/y"]);
+        assert!(!command.is_module() && command.modname().is_none());
+    }
+
+    #[test]
+    fn other_commands_are_refused() {
+        let error = |text: &str| CompileCommand::from_words(&words(text)).unwrap_err();
+        assert_eq!(error("ld -r -o a.o b.o"), CompileError::NotCompiling);
+        assert_eq!(error("true"), CompileError::NotCompiling);
+        assert_eq!(error("-c -o a.o a.c"), CompileError::NotCompiling);
+        assert_eq!(error("gcc -c a.c"), CompileError::NoOutput);
+        assert_eq!(error("gcc -c -o a.o"), CompileError::Sources(0));
+        assert_eq!(error("gcc -c -o a.o a.c b.c"), CompileError::Sources(2));
+        assert_eq!(error("gcc -c a.c -o"), CompileError::NoArgument("-o".into()));
+        assert_eq!(error("gcc -c -o a.o @args"), CompileError::ResponseFile("@args".into()));
+    }
+}

@@ -4,7 +4,7 @@
 //! written last. Whatever lacks its stamp is made anew, so a run killed at any moment leaves nothing that a later
 //! one trusts. A lock file beside each item keeps two runs from filling it at once.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,16 @@ impl Lock {
         let file = Self::open(path)?;
         file.lock().map_err(StoreError::io("lock", path))?;
         Ok(Lock { _file: file })
+    }
+
+    /// The lock, unless somebody else holds it.
+    pub fn try_exclusive(path: &Path) -> Result<Option<Lock>, StoreError> {
+        let file = Self::open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(StoreError::io("lock", path)(source)),
+        }
     }
 
     /// Waits until nobody holds the lock exclusively.

@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod config;
+pub mod object_tree;
 pub mod root;
 pub mod store;
 pub mod symtab;

@@ -293,8 +293,8 @@ impl CompileCommand {
     }
 }
 
-/// Absolute path of a path in a command that runs in `tree`.
-pub(crate) fn absolute(tree: &Path, path: &Path) -> PathBuf {
+/// The absolute path of a path in a command that runs in `tree`.
+pub fn absolute(tree: &Path, path: &Path) -> PathBuf {
     if path.is_absolute() { path.to_owned() } else { tree.join(path.strip_prefix("./").unwrap_or(path)) }
 }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use bstr::ByteSlice;
 use thiserror::Error;
 
-pub use compile::{Argument, CompileCommand, CompileError};
+pub use compile::{Argument, CompileCommand, CompileError, absolute};
 pub use shell::ShellError;
 
 /// A file that is no saved command.

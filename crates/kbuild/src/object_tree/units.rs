@@ -1,0 +1,164 @@
+//! The command lines of units, from one run of kbuild for all that are not known yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use super::{ObjectTree, TreeError, prepare};
+use crate::command::SavedCommand;
+use crate::root::RunError;
+use crate::store::{self, StoreError};
+
+/// Where commands that a finished run of kbuild saved are kept, in the object tree.
+const KEPT: &str = ".saved-commands";
+
+/// What kbuild does for one unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnitCommand {
+    /// It compiles it by this command.
+    Known(Box<SavedCommand>),
+    /// It has no rule for it in this configuration.
+    NotBuilt,
+    /// Its compiler fails; this is what it says.
+    Failed(String),
+}
+
+impl ObjectTree {
+    /// The saved command of each unit (a path of a `.c` or `.S` file below the source tree). kbuild runs once for
+    /// all that no earlier run asked for, and not at all if there are none. It compiles them on the way: the
+    /// objects stay in the tree, compiled as the kernel was.
+    pub fn commands(&self, units: &[PathBuf]) -> Result<BTreeMap<PathBuf, UnitCommand>, TreeError> {
+        let mut commands = BTreeMap::new();
+        let missing = self.take_known(units, &mut commands)?;
+        if missing.is_empty() {
+            return Ok(commands);
+        }
+        let _lock = self.item.lock()?;
+        // Another run may have asked for them meanwhile.
+        let missing: Vec<PathBuf> =
+            self.take_known(&missing.into_iter().collect::<Vec<_>>(), &mut commands)?.into_iter().collect();
+        if missing.is_empty() {
+            return Ok(commands);
+        }
+        for unit in &missing {
+            // What a killed run left must not pass for kbuild's answer.
+            store::remove(&self.path().join(command_file(unit)))?;
+            store::remove(&self.path().join(unit.with_extension("o")))?;
+        }
+        let output = self
+            .make()
+            .arg("-k")
+            .args(missing.iter().map(|unit| unit.with_extension("o")))
+            .output()
+            .map_err(|source| TreeError::Run { what: "ask kbuild for command lines", source })?;
+        prepare::restore_identity(self)?;
+        let text = output.text();
+        for unit in missing {
+            let saved = self.path().join(command_file(&unit));
+            let command = if saved.exists() && self.path().join(unit.with_extension("o")).exists() {
+                let content = std::fs::read(&saved).map_err(StoreError::io("read", &saved))?;
+                let command = parse(&saved, &content)?;
+                store::write(&self.kept(&unit), &content)?;
+                UnitCommand::Known(Box::new(command))
+            } else if was_tried(&text, &unit) {
+                UnitCommand::Failed(text.clone())
+            } else if has_no_rule(&text, &unit) || output.status.success() {
+                UnitCommand::NotBuilt
+            } else {
+                let source = RunError::Failed {
+                    program: "make".to_owned(),
+                    status: output.status,
+                    output: text.clone(),
+                };
+                return Err(TreeError::Run { what: "ask kbuild for command lines", source });
+            };
+            commands.insert(unit, command);
+        }
+        Ok(commands)
+    }
+
+    /// The object that kbuild itself made of a unit when it was asked for its command.
+    pub fn object(&self, unit: &Path) -> PathBuf {
+        self.path().join(unit.with_extension("o"))
+    }
+
+    /// Moves what is known into `commands` and returns the rest.
+    fn take_known(
+        &self,
+        units: &[PathBuf],
+        commands: &mut BTreeMap<PathBuf, UnitCommand>,
+    ) -> Result<BTreeSet<PathBuf>, TreeError> {
+        let mut missing = BTreeSet::new();
+        for unit in units {
+            let inside = unit.components().all(|part| matches!(part, Component::Normal(_)));
+            if !inside || unit.file_stem().is_none() || unit.to_str().is_none() {
+                return Err(TreeError::NoUnit { path: unit.clone() });
+            }
+            let kept = self.kept(unit);
+            match std::fs::read(&kept) {
+                Ok(content) => {
+                    let command = parse(&kept, &content)?;
+                    commands.insert(unit.clone(), UnitCommand::Known(Box::new(command)));
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    missing.insert(unit.clone());
+                }
+                Err(error) => return Err(StoreError::io("read", &kept)(error).into()),
+            }
+        }
+        Ok(missing)
+    }
+
+    fn kept(&self, unit: &Path) -> PathBuf {
+        let mut path = self.path().join(KEPT).join(unit).into_os_string();
+        path.push(".cmd");
+        path.into()
+    }
+}
+
+/// Path of the file in which kbuild saves a unit's command.
+fn command_file(unit: &Path) -> PathBuf {
+    let stem = unit.file_stem().unwrap_or_default().to_string_lossy();
+    unit.with_file_name(format!(".{stem}.o.cmd"))
+}
+
+fn parse(path: &Path, content: &[u8]) -> Result<SavedCommand, TreeError> {
+    SavedCommand::parse(content).map_err(|source| TreeError::Command { path: path.to_owned(), source })
+}
+
+/// kbuild announces every command: `  CC [M]  fs/xfs/xfs_log.o`.
+fn was_tried(output: &str, unit: &Path) -> bool {
+    let object = unit.with_extension("o");
+    output.lines().any(|line| {
+        line.starts_with("  ")
+            && line.split_ascii_whitespace().next_back().is_some_and(|word| Path::new(word) == object)
+    })
+}
+
+/// make says so in several ways: no rule for the object, or for the directory it is in.
+fn has_no_rule(output: &str, unit: &Path) -> bool {
+    let object = unit.with_extension("o");
+    let quoted = format!("'{}'", object.display());
+    output.lines().any(|line| line.contains("No rule to make target") && line.contains(&quoted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kbuild_output_tells_what_was_tried() {
+        let output = "  CC      fs/exec.o\n  CC [M]  drivers/net/dummy.o\nfs/exec.c:3: error: no\n\
+                      make[3]: *** No rule to make target 'fs/none.o'.\n";
+        assert!(was_tried(output, Path::new("fs/exec.c")));
+        assert!(was_tried(output, Path::new("drivers/net/dummy.c")));
+        assert!(!was_tried(output, Path::new("exec.c")));
+        assert!(!was_tried(output, Path::new("fs/none.c")));
+        assert!(has_no_rule(output, Path::new("fs/none.c")));
+        assert!(!has_no_rule(output, Path::new("none.c")));
+    }
+
+    #[test]
+    fn the_command_file_stands_beside_the_object() {
+        assert_eq!(command_file(Path::new("fs/a.b.c")), Path::new("fs/.a.b.o.cmd"));
+    }
+}

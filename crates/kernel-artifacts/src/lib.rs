@@ -1,8 +1,98 @@
 //! A kernel release and where its parts come from.
+//!
+//! * [`resolve`] finds a release of Debian: from the lock file in the cache, else from the package index, and fetches its
+//!   packages with an apt whose whole state lies in the cache. [`newest`] names the newest complete release of a series.
+//! * [`open`] takes a source tree, configuration and vmlinux of the user's own instead.
+//! * The result is a [`Kernel`], whose files are unpacked when first asked for.
+//!
+//! Nothing is installed, nothing of the host's is written, and nothing is printed: progress goes to a callback as
+//! [`Event`]s. A cache entry either exists completely or is made again, so a run may be killed at any moment, and two runs
+//! may share a cache.
 
+mod build_root;
+pub mod compiler;
 pub mod deb;
+pub mod directory;
 pub mod error;
 pub mod event;
+pub mod kernel;
 mod run;
 pub mod settings;
 pub mod store;
+
+use std::path::Path;
+
+pub use compiler::Compiler;
+pub use deb::headers::Headers;
+pub use error::{Error, Result};
+pub use event::{Event, Events};
+pub use kernel::{Kernel, Origin, PackageRecord};
+pub use settings::{BuildRootChoice, FileSettings, Settings};
+
+use directory::DirectoryKernel;
+use store::Store;
+
+/// Finds a release (what `uname -r` prints) and fetches what belongs to it.
+pub fn resolve(release: &str, settings: &Settings, events: Events) -> Result<Kernel> {
+    let store = Store::open(&settings.cache_dir)?;
+    let found = deb::resolve(release, settings, &store, events)?;
+    let config = found.config(events)?;
+    let wanted = compiler::wanted(&config)?;
+    let suite = found.selection().headers.suite.clone();
+    let needs = found.selection().kbuild.clone();
+    let (build_root, compiler) =
+        build_root::choose(&wanted, Some((&suite, &needs)), settings, &store, events)?;
+    Ok(Kernel {
+        release: release.to_owned(),
+        architecture: found.selection().headers.architecture.clone(),
+        config,
+        compiler,
+        wanted_compiler: wanted,
+        build_root,
+        work_dir: found.work_dir(),
+        origin: Origin::Debian(Box::new(found)),
+    })
+}
+
+/// The newest release of a series (`6.1`) and flavour (`cloud-amd64`) of which everything is offered in one version.
+pub fn newest(series: &str, flavour: &str, settings: &Settings, events: Events) -> Result<String> {
+    let store = Store::open(&settings.cache_dir)?;
+    deb::newest(series, flavour, settings, &store, events)
+}
+
+/// All complete releases that the suites offer, newest first.
+pub fn offered(settings: &Settings, events: Events) -> Result<Vec<String>> {
+    let store = Store::open(&settings.cache_dir)?;
+    deb::offered(settings, &store, events)
+}
+
+/// A kernel of the user's own: source tree, configuration and vmlinux. None of them is written.
+pub fn open(
+    source: &Path,
+    config: &Path,
+    vmlinux: &Path,
+    settings: &Settings,
+    events: Events,
+) -> Result<Kernel> {
+    let store = Store::open(&settings.cache_dir)?;
+    let found = DirectoryKernel::open(source, config, vmlinux)?;
+    let wanted = compiler::wanted(&found.config)?;
+    let (build_root, compiler) = build_root::choose(&wanted, None, settings, &store, events)?;
+    // Two kernels may have one release, so the directory is named after the files' paths too.
+    let mut hash = blake3::Hasher::new();
+    for path in [&found.source, &found.config, &found.vmlinux] {
+        hash.update(path.as_os_str().as_encoded_bytes()).update(b"\0");
+    }
+    let work_dir =
+        store.path("kernels").join(&found.release).join(format!("own-{}", &hash.finalize().to_hex()[..16]));
+    Ok(Kernel {
+        release: found.release.clone(),
+        architecture: deb::architecture(settings).unwrap_or_else(|_| std::env::consts::ARCH.to_owned()),
+        config: found.config.clone(),
+        compiler,
+        wanted_compiler: wanted,
+        build_root,
+        work_dir,
+        origin: Origin::Directory(found),
+    })
+}

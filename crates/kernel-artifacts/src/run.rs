@@ -59,9 +59,14 @@ impl Program {
         self
     }
 
-    /// The command, for pipes and readers.
+    /// The command, for readers and as the start of a pipe.
     pub(crate) fn expression(&self) -> duct::Expression {
-        let mut expression = duct::cmd(&self.argv[0], &self.argv[1..]).stdin_null();
+        self.pipe_expression().stdin_null()
+    }
+
+    /// The command as a later part of a pipe.
+    pub(crate) fn pipe_expression(&self) -> duct::Expression {
+        let mut expression = duct::cmd(&self.argv[0], &self.argv[1..]);
         for (name, value) in &self.env {
             expression = expression.env(name, value);
         }

@@ -171,7 +171,7 @@ impl Stanza {
 }
 
 /// Names and versions become file names and arguments of apt, so only what Debian policy allows in them is taken.
-pub(super) fn is_safe(text: &str) -> bool {
+pub(crate) fn is_safe(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.~:_".contains(c))
 }

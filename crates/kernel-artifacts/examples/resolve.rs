@@ -1,0 +1,44 @@
+//! Resolves a release and shows where its parts are: `resolve CACHE RELEASE|SERIES:FLAVOUR [SUITE...]`.
+
+use std::time::Instant;
+
+use kernel_artifacts::{Settings, newest, resolve};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let (Some(cache), Some(release)) = (args.next(), args.next()) else {
+        return Err("usage: resolve CACHE RELEASE|SERIES:FLAVOUR [SUITE...]".into());
+    };
+    let mut settings = Settings::new(cache);
+    settings.suites.extend(args);
+    let start = Instant::now();
+    let show = |event| println!("{:8.2} {event:?}", start.elapsed().as_secs_f64());
+    let found = |part: &str, path: &dyn std::fmt::Debug| {
+        println!("{:8.2} {part}: {path:?}", start.elapsed().as_secs_f64());
+    };
+    let release = match release.split_once(':') {
+        Some((series, flavour)) => newest(series, flavour, &settings, &show)?,
+        None => release,
+    };
+    let kernel = match resolve(&release, &settings, &show) {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            eprintln!("{error}");
+            if let Some(remedy) = error.remedy() {
+                eprintln!("{remedy}");
+            }
+            std::process::exit(1);
+        }
+    };
+    found("compiler", &kernel.compiler);
+    found("build root", &kernel.build_root);
+    found("config", &kernel.config);
+    found("headers", &kernel.headers(&show)?);
+    found("source", &kernel.source(&show)?);
+    found("vmlinux", &kernel.vmlinux(&show)?);
+    found("image", &kernel.image(&show)?);
+    found("modules", &kernel.modules(&show)?.len());
+    found("module", &kernel.module("virtio-net", &show)?);
+    found("debug", &kernel.module_debug(&["virtio_net", "ext4"], &show)?);
+    Ok(())
+}

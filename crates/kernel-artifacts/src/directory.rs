@@ -1,0 +1,143 @@
+//! A kernel of the user's own: source directory, configuration and vmlinux, none of which is ever written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use crate::error::{Error, Result};
+
+/// Paths that the user gave, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryKernel {
+    /// Source tree.
+    pub source: PathBuf,
+    /// Configuration.
+    pub config: PathBuf,
+    /// Unstripped vmlinux.
+    pub vmlinux: PathBuf,
+    /// Module.symvers beside vmlinux, if there is one.
+    pub symvers: Option<PathBuf>,
+    /// The release that vmlinux names in its banner.
+    pub release: String,
+}
+
+impl DirectoryKernel {
+    /// Checks the paths and reads the release from vmlinux.
+    pub fn open(source: &Path, config: &Path, vmlinux: &Path) -> Result<Self> {
+        let source = absolute(source)?;
+        let config = absolute(config)?;
+        let vmlinux = absolute(vmlinux)?;
+        for file in ["Makefile", "Kconfig", "scripts/Makefile.build"] {
+            if !source.join(file).exists() {
+                let reason = format!("it is no kernel source tree: it has no {file}");
+                return Err(Error::BadInput { path: source, reason });
+            }
+        }
+        let release = release_of(&vmlinux)?;
+        let beside = vmlinux.with_file_name("Module.symvers");
+        let symvers = beside.exists().then_some(beside);
+        Ok(DirectoryKernel { source, config, vmlinux, symvers, release })
+    }
+
+    /// Modules below the directory that vmlinux is in (the kernel's build directory).
+    pub(crate) fn modules(&self) -> Result<BTreeMap<String, PathBuf>> {
+        let Some(dir) = self.vmlinux.parent() else { return Ok(BTreeMap::new()) };
+        let order = dir.join("modules.order");
+        let Ok(text) = fs::read_to_string(&order) else { return Ok(BTreeMap::new()) };
+        let mut found = BTreeMap::new();
+        for line in text.lines() {
+            // modules.order names objects since 6.2 and modules before.
+            let Some(stem) = line.trim().strip_suffix(".ko").or_else(|| line.trim().strip_suffix(".o"))
+            else {
+                continue;
+            };
+            let file = dir.join(format!("{stem}.ko"));
+            let name = stem.rsplit('/').next().unwrap_or(stem).replace('-', "_");
+            if file.exists() {
+                found.insert(name, file);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn module(&self, name: &str) -> Result<PathBuf> {
+        let name = name.replace('-', "_");
+        let found = self.modules()?.remove(&name);
+        found.ok_or_else(|| Error::NoModule { release: self.release.clone(), module: name })
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path)
+        .map_err(|error| Error::BadInput { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// The release in the banner `Linux version RELEASE (…`, which is the very text that /proc/version shows.
+fn release_of(vmlinux: &Path) -> Result<String> {
+    let content = fs::read(vmlinux)
+        .map_err(|error| Error::BadInput { path: vmlinux.to_owned(), reason: error.to_string() })?;
+    let bad = |reason: &str| Error::BadInput { path: vmlinux.to_owned(), reason: reason.to_owned() };
+    if !content.starts_with(b"\x7fELF") {
+        return Err(bad("it is no ELF file"));
+    }
+    banner_release(&content).ok_or_else(|| bad("it has no `Linux version` banner, so it is no vmlinux"))
+}
+
+fn banner_release(content: &[u8]) -> Option<String> {
+    const BANNER: &[u8] = b"Linux version ";
+    let mut rest = content;
+    while let Some(at) = rest.iter().position(|&byte| byte == b'L') {
+        rest = &rest[at..];
+        if let Some(text) = rest.strip_prefix(BANNER) {
+            let end = text.iter().take(128).position(|&byte| byte == b' ' || byte == 0);
+            let release = end.and_then(|end| std::str::from_utf8(&text[..end]).ok());
+            // linux_proc_banner has a format in place of the release.
+            if let Some(release) = release
+                && release.starts_with(|c: char| c.is_ascii_digit())
+                && crate::deb::index::is_safe(release)
+            {
+                return Some(release.to_owned());
+            }
+        }
+        rest = &rest[1..];
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn release_from_the_banner_not_from_the_format() {
+        let text = b"\x7fELF..LLinux version %s (%s)\0..Linux version 6.1.0-test+ (me@here) (gcc";
+        assert_eq!(banner_release(text).as_deref(), Some("6.1.0-test+"));
+        assert_eq!(banner_release(b"\x7fELF Linux version ../../x (a)"), None);
+        assert_eq!(banner_release(b"Linux version 6.1"), None);
+    }
+
+    #[test]
+    fn wrong_paths_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("vmlinux");
+        fs::write(&file, "text").unwrap();
+        let error = DirectoryKernel::open(dir.path(), &file, &file).unwrap_err();
+        assert!(error.to_string().contains("no Makefile"), "{error}");
+        for part in ["Makefile", "Kconfig", "scripts/Makefile.build"] {
+            let path = dir.path().join(part);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let error = DirectoryKernel::open(dir.path(), &file, &file).unwrap_err();
+        assert!(error.to_string().contains("no ELF"), "{error}");
+        fs::write(&file, "\x7fELF Linux version 6.1.9 (x").unwrap();
+        fs::write(dir.path().join("modules.order"), "kernel/a-b.ko\n").unwrap();
+        fs::create_dir_all(dir.path().join("kernel")).unwrap();
+        fs::write(dir.path().join("kernel/a-b.ko"), "").unwrap();
+        let kernel = DirectoryKernel::open(dir.path(), &file, &file).unwrap();
+        assert_eq!(kernel.release, "6.1.9");
+        assert_eq!(kernel.symvers, None);
+        assert!(kernel.modules().unwrap().contains_key("a_b"));
+    }
+}

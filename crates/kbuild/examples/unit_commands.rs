@@ -44,11 +44,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         match command {
             UnitCommand::Known(saved) => {
                 let compile = saved.compile()?;
-                let modfiles: Vec<&str> = compile.modfiles().collect();
+                let modules: Vec<&str> = compile.modules().collect();
                 println!(
-                    "{}: module {} {modfiles:?}, {} files, objtool {:?}",
+                    "{}: modules {modules:?}, {} files, objtool {:?}",
                     unit.display(),
-                    compile.is_module(),
                     saved.files().count(),
                     saved.objtool().map(|words| words.join(" "))
                 );

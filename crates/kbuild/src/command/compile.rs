@@ -210,13 +210,14 @@ impl CompileCommand {
         self.define("MODULE").is_some()
     }
 
-    /// The paths, without suffix, of the composites it is part of (`KBUILD_MODFILE`), relative to the object tree.
-    /// For built-in code the path tells nothing more than the makefile's grouping.
-    pub fn modfiles(&self) -> impl Iterator<Item = &str> {
-        self.define_string("KBUILD_MODFILE").unwrap_or_default().split_ascii_whitespace()
+    /// The modules it is part of, by the names the kernel knows them by; none for built-in code.
+    pub fn modules(&self) -> impl Iterator<Item = &str> {
+        // An object that several modules share has all their names, joined by colons.
+        let names = if self.is_module() { self.modname().unwrap_or_default() } else { "" };
+        names.split(':').filter(|name| !name.is_empty())
     }
 
-    /// `KBUILD_MODNAME`, the module's name.
+    /// `KBUILD_MODNAME`: what the code is called in messages and parameters, for built-in code too.
     pub fn modname(&self) -> Option<&str> {
         self.define_string("KBUILD_MODNAME")
     }
@@ -346,7 +347,7 @@ mod tests {
         assert_eq!(search, [Path::new("/s/include"), Path::new("./a")]);
         assert_eq!(command.value("-include"), Some("/s/k.h"));
         assert!(command.is_module());
-        assert_eq!(command.modfiles().collect::<Vec<_>>(), ["a/m"]);
+        assert_eq!(command.modules().collect::<Vec<_>>(), ["m"]);
         assert_eq!((command.modname(), command.basename()), (Some("m"), Some("b")));
         assert_eq!(command.define("s"), Some("1"));
     }
@@ -368,12 +369,13 @@ mod tests {
     }
 
     #[test]
-    fn several_modules_may_share_an_object() {
-        let mut line = words("gcc -c -o a.o a.c");
-        line.insert(1, "-DKBUILD_MODFILE=\"d/x d/y\"".into());
-        let command = CompileCommand::from_words(&line).unwrap();
-        assert_eq!(command.modfiles().collect::<Vec<_>>(), ["d/x", "d/y"]);
-        assert!(!command.is_module() && command.modname().is_none());
+    fn several_modules_may_share_an_object_and_built_in_code_has_none() {
+        let modules = |line: &str| {
+            let command = CompileCommand::from_words(&words(line)).unwrap();
+            command.modules().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(modules("gcc -DMODULE -DKBUILD_MODNAME=\"x_a:y\" -c -o a.o a.c"), ["x_a", "y"]);
+        assert!(modules("gcc -DKBUILD_MODNAME=\"x\" -c -o a.o a.c").is_empty());
     }
 
     #[test]

@@ -9,3 +9,4 @@ pub mod root;
 pub mod store;
 pub mod symtab;
 pub mod symvers;
+pub mod units;

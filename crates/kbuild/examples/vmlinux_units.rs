@@ -1,0 +1,22 @@
+//! Prints the units that a vmlinux was linked from: `vmlinux_units VMLINUX`
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use kbuild::units::UnitList;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let path = PathBuf::from(std::env::args_os().nth(1).ok_or("missing argument: VMLINUX")?);
+    let file = std::fs::File::open(&path)?;
+    // SAFETY: nobody writes to a kernel's debug file while this runs.
+    let data = unsafe { memmap2::Mmap::map(&file)? };
+    let start = Instant::now();
+    let list = UnitList::from_elf(&data)?;
+    let elapsed = start.elapsed();
+    for unit in list.iter() {
+        println!("{unit}");
+    }
+    eprintln!("{} units in {elapsed:?}", list.len());
+    Ok(())
+}

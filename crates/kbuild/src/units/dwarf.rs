@@ -1,0 +1,234 @@
+//! Which units a vmlinux was linked from, as its debug information says.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use gimli::{AttributeValue, DwAt, DwTag, EndianSlice, RunTimeEndian, SectionId};
+use object::{Object, ObjectSection};
+use thiserror::Error;
+
+use crate::store::{self, Item, StoreError};
+
+/// The debug information of a vmlinux cannot be read.
+#[derive(Debug, Error)]
+pub enum DwarfError {
+    /// The file cannot be read, or the cache not written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No ELF file, or a damaged one.
+    #[error("not a readable ELF file: {0}")]
+    Elf(#[from] object::read::Error),
+    /// Damaged debug information.
+    #[error("unreadable debug information: {0}")]
+    Dwarf(#[from] gimli::Error),
+    /// None there.
+    #[error("no debug information")]
+    Missing,
+}
+
+/// The sources that a vmlinux was compiled from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitList {
+    units: BTreeSet<String>,
+}
+
+impl UnitList {
+    /// Reads the list from the debug information of a vmlinux, of which only the heads of the units are looked at.
+    pub fn from_elf(data: &[u8]) -> Result<UnitList, DwarfError> {
+        let file = object::File::parse(data)?;
+        let endian = if file.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big };
+        let load = |id: SectionId| match file.section_by_name(id.name()) {
+            Some(section) => section.uncompressed_data(),
+            None => Ok(Cow::Borrowed(&[][..])),
+        };
+        let sections = gimli::DwarfSections::load(load)?;
+        let dwarf = sections.borrow(|section| EndianSlice::new(section, endian));
+        let mut names = Vec::new();
+        let mut headers = dwarf.units();
+        while let Some(header) = headers.next()? {
+            if let Some(name) = unit_name(&dwarf, &header)? {
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return Err(DwarfError::Missing);
+        }
+        Ok(UnitList::from_names(&names))
+    }
+
+    /// The list for the vmlinux at a path, kept in the cache beside `item` under that item's key.
+    pub fn cached(item: &Item, vmlinux: &Path) -> Result<UnitList, DwarfError> {
+        let path = item.ensure::<DwarfError>(|path| {
+            let file = std::fs::File::open(vmlinux).map_err(StoreError::io("open", vmlinux))?;
+            // SAFETY: the map is read as plain bytes; the files of a cache or of a built kernel are replaced,
+            // not rewritten, so nothing changes under it.
+            let data = unsafe { memmap2::Mmap::map(&file) }.map_err(StoreError::io("read", vmlinux))?;
+            store::write(path, UnitList::from_elf(&data)?.to_text().as_bytes())?;
+            Ok(())
+        })?;
+        let text = std::fs::read_to_string(path).map_err(StoreError::io("read", path))?;
+        Ok(UnitList { units: text.lines().map(str::to_owned).collect() })
+    }
+
+    /// True if the vmlinux contains that source, a path below the source tree.
+    pub fn contains(&self, unit: &Path) -> bool {
+        unit.to_str().is_some_and(|unit| self.units.contains(unit))
+    }
+
+    /// All sources, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.units.iter().map(String::as_str)
+    }
+
+    /// The number of sources.
+    pub fn len(&self) -> usize {
+        self.units.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// One path a line.
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        for unit in &self.units {
+            text.extend([unit.as_str(), "\n"]);
+        }
+        text
+    }
+
+    fn from_names(names: &[UnitName]) -> UnitList {
+        let roots = source_roots(names);
+        let units = names.iter().map(|name| below_root(&name.name, &roots));
+        UnitList { units: units.map(|path| path.to_string_lossy().into_owned()).collect() }
+    }
+}
+
+/// A unit as its debug information names it.
+#[derive(Clone, Debug)]
+struct UnitName {
+    name: PathBuf,
+    directory: PathBuf,
+}
+
+fn unit_name(
+    dwarf: &gimli::Dwarf<EndianSlice<'_, RunTimeEndian>>,
+    header: &gimli::UnitHeader<EndianSlice<'_, RunTimeEndian>>,
+) -> Result<Option<UnitName>, DwarfError> {
+    const PARTIAL: DwTag = gimli::DW_TAG_partial_unit;
+    let unit = dwarf.unit(*header)?;
+    let mut entries = unit.entries();
+    let Some(root) = entries.next_dfs()? else { return Ok(None) };
+    if root.tag() == PARTIAL {
+        return Ok(None);
+    }
+    let text = |name: DwAt| -> Result<Option<PathBuf>, DwarfError> {
+        let Some(value): Option<AttributeValue<_>> = root.attr_value(name) else { return Ok(None) };
+        Ok(Some(PathBuf::from(dwarf.attr_string(&unit, value)?.to_string_lossy().into_owned())))
+    };
+    let directory = text(gimli::DW_AT_comp_dir)?.unwrap_or_default();
+    Ok(text(gimli::DW_AT_name)?.map(|name| UnitName { name: plain(&name), directory: plain(&directory) }))
+}
+
+/// The path without `.` and, where that is safe, without `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(plain.components().next_back(), Some(Component::Normal(_))) => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+/// The directories that paths of sources start with. Every kernel has `init/main.c`. Other units may be named by
+/// absolute paths all the same (assembly): those start with a directory that the build directory is in.
+fn source_roots(names: &[UnitName]) -> Vec<PathBuf> {
+    let mut roots = BTreeSet::new();
+    for UnitName { name, directory } in names {
+        if name.ends_with("init/main.c") {
+            roots.extend(name.ancestors().nth(2).map(Path::to_owned));
+        }
+        if name.is_absolute() && directory.is_absolute() {
+            roots.extend(directory.ancestors().find(|root| name.starts_with(root)).map(Path::to_owned));
+        }
+    }
+    roots.remove(Path::new(""));
+    roots.remove(Path::new("/"));
+    let mut roots: Vec<PathBuf> = roots.into_iter().collect();
+    // The longest first: a build directory inside the source tree holds generated sources.
+    roots.sort_by_key(|root| std::cmp::Reverse(root.components().count()));
+    roots
+}
+
+fn below_root<'n>(name: &'n Path, roots: &[PathBuf]) -> &'n Path {
+    roots.iter().find_map(|root| name.strip_prefix(root).ok()).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(names: &[(&str, &str)]) -> Vec<String> {
+        let names: Vec<UnitName> = names
+            .iter()
+            .map(|(name, directory)| UnitName {
+                name: plain(Path::new(name)),
+                directory: plain(Path::new(directory)),
+            })
+            .collect();
+        UnitList::from_names(&names).iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn names_become_paths_below_the_source_tree() {
+        // As Debian's are: C relative by prefix maps, assembly absolute.
+        let debian = list(&[
+            ("/build/linux-6.1/arch/x86/kernel/head_64.S", "/build/linux-6.1/debian/build/amd64"),
+            ("init/main.c", "debian/build/amd64"),
+            ("arch/x86/kernel/head64.c", "debian/build/amd64"),
+        ]);
+        assert_eq!(debian, ["arch/x86/kernel/head64.c", "arch/x86/kernel/head_64.S", "init/main.c"]);
+        // Build directory elsewhere, and inside.
+        assert_eq!(
+            list(&[("/src/init/main.c", "/o"), ("/src/fs/exec.c", "/o")]),
+            ["fs/exec.c", "init/main.c"]
+        );
+        assert_eq!(
+            list(&[("../init/main.c", "/s/o"), ("../fs/exec.c", "/s/o")]),
+            ["fs/exec.c", "init/main.c"]
+        );
+        assert_eq!(list(&[("./fs/../fs/exec.c", "/s")]), ["fs/exec.c"]);
+    }
+
+    #[test]
+    fn a_compiled_object_names_its_source() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("init")).unwrap();
+        std::fs::write(dir.path().join("init/main.c"), "int main(void) { return 0; }\n").unwrap();
+        let status = std::process::Command::new("gcc")
+            .args(["-g", "-nostdlib", "-static", "-Wl,-e,main", "-o", "vmlinux", "init/main.c"])
+            .current_dir(dir.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let item = Item::new(dir.path().join("units"), "1");
+        for _ in 0..2 {
+            let list = UnitList::cached(&item, &dir.path().join("vmlinux")).unwrap();
+            assert_eq!(list.iter().collect::<Vec<_>>(), ["init/main.c"]);
+            assert!(list.contains(Path::new("init/main.c")) && !list.contains(Path::new("main.c")));
+        }
+        let data = std::fs::read(dir.path().join("vmlinux")).unwrap();
+        for length in (0..data.len()).step_by(97) {
+            let _ = UnitList::from_elf(&data[..length]);
+        }
+        assert!(matches!(UnitList::from_elf(b"no"), Err(DwarfError::Elf(_))));
+    }
+}

@@ -1,6 +1,6 @@
 //! The compiler a kernel was built with, and whether it is at hand.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_err as fs;
 use kbuild::root::Root;
@@ -109,19 +109,10 @@ pub(crate) fn package(wanted: &str) -> Option<String> {
 
 /// The path of a program that is wanted, for messages.
 pub(crate) fn describe(wanted: &str, host: Option<&Compiler>, place: &str) -> String {
-    match host {
-        Some(found) => format!("{place} has `{}`", found.version_text),
-        None => {
-            let names = programs(wanted);
-            format!("{place} has none of {}", names.join(", "))
-        }
+    if let Some(found) = host {
+        return format!("{place} has `{}`", found.version_text);
     }
-}
-
-/// Where a compiler of a root file system would be, without running it.
-pub(crate) fn is_installed(wanted: &str, root: &Path) -> bool {
-    let dirs: [PathBuf; 2] = [root.join("usr/bin"), root.join("usr/local/bin")];
-    programs(wanted).iter().any(|name| dirs.iter().any(|dir| dir.join(name).exists()))
+    format!("{place} has none of {}", programs(wanted).join(", "))
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The run was interrupted.
+    #[error("interrupted")]
+    Interrupted,
     /// A program reported failure.
     #[error("{purpose} failed: {command}: {status}{}", indented(output))]
     Command {

@@ -97,7 +97,7 @@ impl Kernel {
     pub fn modules(&self, events: Events) -> Result<BTreeMap<String, PathBuf>> {
         match &self.origin {
             Origin::Debian(kernel) => kernel.modules(events),
-            Origin::Directory(kernel) => kernel.modules(),
+            Origin::Directory(kernel) => Ok(kernel.modules()),
         }
     }
 

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use kbuild::root::{Root, RunError};
+
 use crate::error::{Error, Result};
 
 /// A program with what is needed to explain its failure.
@@ -78,13 +80,14 @@ impl Program {
 
     /// Runs it; failure to start is an error, failure of the program is for the caller to judge.
     pub(crate) fn output(&self) -> Result<Output> {
-        let output = self
-            .expression()
-            .stdout_capture()
-            .stderr_capture()
-            .unchecked()
-            .run()
-            .map_err(|error| self.start_error(error))?;
+        let mut task = Root::Host.command(&self.argv[0]).args(&self.argv[1..]);
+        for (name, value) in &self.env {
+            task = task.env(name, value);
+        }
+        if let Some(dir) = &self.dir {
+            task = task.directory(dir);
+        }
+        let output = task.output().map_err(|error| self.run_error(error))?;
         Ok(Output {
             success: output.status.success(),
             status: output.status.to_string(),
@@ -97,6 +100,14 @@ impl Program {
     pub(crate) fn run(&self) -> Result<Vec<u8>> {
         let output = self.output()?;
         if output.success { Ok(output.stdout) } else { Err(self.failed(&output.status, &output.stderr)) }
+    }
+
+    fn run_error(&self, error: RunError) -> Error {
+        match error {
+            RunError::Start { source, .. } => self.start_error(source),
+            RunError::Interrupted => Error::Interrupted,
+            failed @ RunError::Failed { .. } => self.failed("failure", &failed.to_string()),
+        }
     }
 
     pub(crate) fn start_error(&self, error: std::io::Error) -> Error {

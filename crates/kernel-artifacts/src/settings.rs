@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Settings of a run. [`Settings::new`] gives the defaults for a cache directory.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub struct Settings {
     /// Where everything is kept.
     pub cache_dir: PathBuf,

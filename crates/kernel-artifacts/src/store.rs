@@ -1,6 +1,6 @@
 //! The cache on disk: locks, and directories that either exist completely or not at all.
 //!
-//! An entry is made under a name with `.new` and renamed; its stamp, a file beside it, is written last. An entry without
+//! An entry is made under another name and renamed; its stamp, a file beside it, is written last. An entry without
 //! its stamp, or with a stamp of other inputs, is not trusted and made again. All of it happens under a lock of the entry.
 
 use std::ffi::OsString;
@@ -34,6 +34,17 @@ impl Store {
             reason: format!("it cannot be created: {error}"),
         })?;
         let root = fs::canonicalize(root)?;
+        // kbuild refuses such paths, with messages that do not lead back to here.
+        if root
+            .to_str()
+            .is_none_or(|path| path.contains(|c: char| c.is_whitespace() || ":\"'$`\\#%".contains(c)))
+        {
+            return Err(Error::BadInput {
+                path: root,
+                reason: "a cache directory may have no spaces, colons or quotes in its path, as make cannot handle them"
+                    .to_owned(),
+            });
+        }
         Ok(Store { root })
     }
 
@@ -97,16 +108,16 @@ impl Store {
         }
         let stamp_file = with_suffix(entry, ".stamp");
         remove(&stamp_file)?;
-        let new = with_suffix(entry, ".new");
-        remove(&new)?;
-        create_dir_all(&new)?;
-        if let Err(error) = make(&new) {
+        let new = fresh_directory(entry)?;
+        if let Err(error) = make(new.path()) {
             // The cause is what the user must see; a leftover is removed by the next run.
-            let _ = remove(&new);
+            let _ = new.close();
             return Err(error);
         }
         remove(entry)?;
-        fs::rename(&new, entry)?;
+        fs::set_permissions(new.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        fs::rename(new.path(), entry)?;
+        let _ = new.keep();
         write_atomically(&stamp_file, stamp.as_bytes())?;
         Ok(entry.to_owned())
     }
@@ -117,6 +128,22 @@ impl Store {
         remove(&with_suffix(entry, ".stamp"))?;
         remove(entry)
     }
+}
+
+/// An empty directory beside the entry, under a name nobody else has: programs that outlive a killed run may still be
+/// writing into that run's directory. What such runs left is removed.
+fn fresh_directory(entry: &Path) -> Result<tempfile::TempDir> {
+    let parent = entry.parent().unwrap_or(Path::new("."));
+    create_dir_all(parent)?;
+    let name = entry.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!(".new-{name}-");
+    for left in fs::read_dir(parent)? {
+        let left = left?;
+        if left.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = remove(&left.path());
+        }
+    }
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?)
 }
 
 /// Whether the entry is complete and made from what the stamp names.
@@ -194,10 +221,11 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let entry = store.path("e");
         // Killed while making, and killed between the rename and the stamp.
-        for left in ["e.new/half", "e/half"] {
+        for left in [".new-e-x/half", "e/half"] {
             fs::create_dir_all(store.path(left)).unwrap();
             store.directory(&entry, "s", &quiet, |new| Ok(fs::write(new.join("whole"), "")?)).unwrap();
             assert!(entry.join("whole").exists() && !entry.join("half").exists());
+            assert!(!store.path(".new-e-x").exists());
             store.forget(&entry, &quiet).unwrap();
             assert!(!is_ready(&entry, "s").unwrap());
         }
@@ -209,7 +237,16 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let entry = store.path("e");
         let failed = store.directory(&entry, "s", &quiet, |_| Err(Error::Offline { what: "x".into() }));
-        assert!(failed.is_err() && !entry.exists() && !store.path("e.new").exists());
+        assert!(failed.is_err() && !entry.exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "only the lock remains");
+    }
+
+    #[test]
+    fn paths_that_make_cannot_handle_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a b", "a:b", "a$b"] {
+            assert!(matches!(Store::open(&dir.path().join(name)), Err(Error::BadInput { .. })), "{name}");
+        }
     }
 
     #[test]

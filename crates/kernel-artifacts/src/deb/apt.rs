@@ -15,7 +15,7 @@ use crate::run::{Program, tail};
 use crate::store::{Store, create_dir_all, remove, write_atomically};
 
 /// For so long a fetched index counts as current.
-const INDEX_LIFETIME: Duration = Duration::from_secs(3600);
+const INDEX_LIFETIME: Duration = Duration::from_hours(1);
 
 /// apt for one suite.
 pub(crate) struct Apt<'a> {
@@ -51,7 +51,7 @@ impl<'a> Apt<'a> {
     pub(crate) fn index(&self, freshness: Freshness, events: Events) -> Result<Index> {
         let _lock = self.store.lock(&self.dir, events)?;
         let reduced = self.dir.join("kernels.json");
-        if !self.is_current(&reduced, freshness) {
+        if !Self::is_current(&reduced, freshness) {
             match self.update(events) {
                 Ok(()) => {
                     let index = self.read_lists()?;
@@ -80,7 +80,7 @@ impl<'a> Apt<'a> {
             .map_err(|error| Error::DamagedCache { path: reduced, reason: error.to_string() })
     }
 
-    fn is_current(&self, reduced: &Path, freshness: Freshness) -> bool {
+    fn is_current(reduced: &Path, freshness: Freshness) -> bool {
         match freshness {
             Freshness::Now => false,
             Freshness::Offline => true,
@@ -200,8 +200,7 @@ impl<'a> Apt<'a> {
     }
 
     fn configuration(&self) -> Result<String> {
-        let dump =
-            Program::new("apt-config", "apt", "read the host's apt configuration").arg("dump").run()?;
+        let dump = apt_config().run()?;
         let mut text = inherited(&String::from_utf8_lossy(&dump));
         let dir = self.dir.display();
         let _ = write!(
@@ -237,6 +236,12 @@ impl Package {
     }
 }
 
+/// How the host's apt reaches mirrors, as lines of a configuration file.
+pub(crate) fn mirror_access() -> Result<String> {
+    let dump = Program::new("apt-config", "apt", "read the host's apt configuration").arg("dump").run()?;
+    Ok(inherited(&String::from_utf8_lossy(&dump)))
+}
+
 /// Of the host's configuration only how to reach mirrors is taken (proxies, certificates, retries), never hooks or paths.
 fn inherited(dump: &str) -> String {
     dump.lines()
@@ -248,8 +253,25 @@ fn inherited(dump: &str) -> String {
         .fold(String::new(), |all, line| all + line + "\n")
 }
 
+/// The host's own configuration, which the caller's APT_CONFIG may extend.
+fn apt_config() -> Program {
+    let program = Program::new("apt-config", "apt", "read the host's apt configuration").arg("dump");
+    match std::env::var_os("APT_CONFIG") {
+        Some(file) => program.env("APT_CONFIG", file),
+        None => program,
+    }
+}
+
 fn apt_get(configuration: &Path, purpose: impl Into<String>) -> Program {
-    Program::new("apt-get", "apt", purpose).env("APT_CONFIG", configuration)
+    let mut program = Program::new("apt-get", "apt", purpose).env("APT_CONFIG", configuration);
+    for name in ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"] {
+        for name in [name.to_owned(), name.to_ascii_uppercase()] {
+            if let Some(value) = std::env::var_os(&name) {
+                program = program.env(&name, value);
+            }
+        }
+    }
+    program
 }
 
 #[cfg(test)]

@@ -51,13 +51,10 @@ impl DebKernel {
     pub fn source(&self, events: Events) -> Result<PathBuf> {
         let package = &self.selection.source;
         let entry = self.store.path("source").join(format!("{}_{}", package.name, package.version));
-        self.unpacked(&entry, &[package], "the source", events, |debs, new| unpack::source(&debs[0], new))?;
-        if !entry.join("Makefile").exists() {
-            return Err(Error::MissingFile {
-                package: package.file_name().to_owned(),
-                file: "Makefile".into(),
-            });
-        }
+        let makefile = entry.join("Makefile");
+        self.unpacked(&entry, &[package], "the source", &[&makefile], events, |debs, new| {
+            unpack::source(&debs[0], new)
+        })?;
         Ok(entry)
     }
 
@@ -66,103 +63,62 @@ impl DebKernel {
         let selection = &self.selection;
         let entry = self.work_dir().join("headers");
         let packages = [&selection.headers, &selection.common, &selection.kbuild];
-        self.unpacked(&entry, &packages, "the headers", events, |debs, new| {
-            for deb in debs {
-                unpack::all(deb, new)?;
-            }
-            headers::relocate(new, &entry)
-        })?;
         let dir = entry.join("usr/src").join(&selection.headers.name);
         let headers = Headers {
             common: entry.join("usr/src").join(&selection.common.name),
             symvers: dir.join("Module.symvers"),
             dir,
         };
-        for (file, package) in
-            [(&headers.symvers, &selection.headers), (&headers.common.join("Makefile"), &selection.common)]
-        {
-            self.must_exist(file, &entry, package)?;
-        }
+        let makefile = headers.common.join("Makefile");
+        let needed = [headers.symvers.as_path(), &makefile];
+        self.unpacked(&entry, &packages, "the headers", &needed, events, |debs, new| {
+            for deb in debs {
+                unpack::all(deb, new)?;
+            }
+            headers::relocate(new, &entry)
+        })?;
         Ok(headers)
     }
 
     /// The configuration.
     pub fn config(&self, events: Events) -> Result<PathBuf> {
-        self.base_file("config", events)
+        self.boot_file(&self.selection.base, "config", "config", "the configuration", events)
     }
 
-    /// System.map, which Debian ships as a stub since 6.x: the debug symbols have the real one.
-    pub fn system_map(&self, events: Events) -> Result<PathBuf> {
-        self.base_file("System.map", events)
-    }
-
-    fn base_file(&self, kind: &str, events: Events) -> Result<PathBuf> {
-        let package = &self.selection.base;
-        let entry = self.work_dir().join("base");
-        let release = &self.selection.release;
-        self.unpacked(&entry, &[package], "the configuration", events, |debs, new| {
-            let count = unpack::some(&debs[0], 2, |path| {
-                let kind =
-                    ["config", "System.map"].into_iter().find(|kind| is_boot_file(path, kind, release));
-                kind.map_or(Take::Skip, |kind| Take::To(new.join(kind)))
-            })?;
-            if count == 0 {
-                let file = format!("config-{release}");
-                return Err(Error::MissingFile { package: package.file_name().to_owned(), file });
-            }
-            Ok(())
-        })?;
+    /// One file of a package, on its own.
+    fn boot_file(
+        &self,
+        package: &Package,
+        name: &str,
+        kind: &str,
+        what: &str,
+        events: Events,
+    ) -> Result<PathBuf> {
+        let entry = self.work_dir().join(name);
         let file = entry.join(kind);
-        self.must_exist(&file, &entry, package)?;
+        self.unpacked(&entry, &[package], what, &[&file], events, |debs, new| {
+            unpack::some(&debs[0], 1, |path| {
+                if is_boot_file(path, kind, &self.selection.release) {
+                    Take::To(new.join(kind))
+                } else {
+                    Take::Skip
+                }
+            })
+            .map(drop)
+        })?;
         Ok(file)
     }
 
     /// The bootable image.
     pub fn image(&self, events: Events) -> Result<PathBuf> {
         let package = &self.selection.image;
-        let entry = self.work_dir().join("image");
-        let release = &self.selection.release;
-        self.unpacked(&entry, &[package], "the kernel image", events, |debs, new| {
-            let count = unpack::some(&debs[0], 1, |path| {
-                if is_boot_file(path, "vmlinuz", release) {
-                    Take::To(new.join("vmlinuz"))
-                } else {
-                    Take::Skip
-                }
-            })?;
-            if count == 0 {
-                let file = format!("vmlinuz-{release}");
-                return Err(Error::MissingFile { package: package.file_name().to_owned(), file });
-            }
-            Ok(())
-        })?;
-        let file = entry.join("vmlinuz");
-        self.must_exist(&file, &entry, package)?;
-        Ok(file)
+        self.boot_file(package, "image", "vmlinuz", "the kernel image", events)
     }
 
     /// The unstripped vmlinux.
     pub fn vmlinux(&self, events: Events) -> Result<PathBuf> {
         let package = &self.selection.debug;
-        let entry = self.work_dir().join("vmlinux");
-        let release = &self.selection.release;
-        self.unpacked(&entry, &[package], "vmlinux", events, |debs, new| {
-            let count = unpack::some(&debs[0], 1, |path| {
-                if is_boot_file(path, "vmlinux", release) {
-                    Take::To(new.join("vmlinux"))
-                } else {
-                    Take::Skip
-                }
-            })?;
-            if count == 0 {
-                let file = format!("vmlinux-{release}");
-                return Err(Error::MissingFile { package: package.file_name().to_owned(), file });
-            }
-            Ok(())
-        })?;
-        let file = entry.join("vmlinux");
-        self.must_exist(&file, &entry, package)?;
-        Ok(file)
+        self.boot_file(package, "vmlinux", "vmlinux", "vmlinux", events)
     }
 
     /// `lib/modules/RELEASE` as shipped.
@@ -170,7 +126,7 @@ impl DebKernel {
         let package = &self.selection.modules;
         let entry = self.work_dir().join("modules");
         let release = &self.selection.release;
-        self.unpacked(&entry, &[package], "the modules", events, |debs, new| {
+        self.unpacked(&entry, &[package], "the modules", &[], events, |debs, new| {
             let count = unpack::some(&debs[0], usize::MAX, |path| {
                 let below = path.split_once(&format!("lib/modules/{release}/")).map(|(_, below)| below);
                 below.and_then(|below| unpack::below(new, below)).map_or(Take::Skip, Take::To)
@@ -197,10 +153,14 @@ impl DebKernel {
         let shipped = self.modules(events)?.remove(&name).ok_or_else(|| self.no_module(&name))?;
         let entry = self.work_dir().join("ko").join(&name);
         let file = entry.join(format!("{name}.ko"));
-        self.unpacked(&entry, &[&self.selection.modules], &format!("module {name}"), events, |_, new| {
-            unpack::decompress(&shipped, &new.join(format!("{name}.ko")))
-        })?;
-        self.must_exist(&file, &entry, &self.selection.modules)?;
+        self.unpacked(
+            &entry,
+            &[&self.selection.modules],
+            &format!("module {name}"),
+            &[&file],
+            events,
+            |_, new| unpack::decompress(&shipped, &new.join(format!("{name}.ko"))),
+        )?;
         Ok(file)
     }
 
@@ -257,10 +217,19 @@ impl DebKernel {
         entry: &Path,
         packages: &[&Package],
         what: &str,
+        needed: &[&Path],
         events: Events,
         make: impl Fn(&[PathBuf], &Path) -> Result<()>,
     ) -> Result<()> {
         let stamp = stamp(packages);
+        let gone = || needed.iter().find(|file| !file.exists());
+        if is_ready(entry, &stamp)? {
+            let Some(file) = gone() else { return Ok(()) };
+            events(Event::Warning {
+                message: format!("{} is missing; {what} is unpacked again", file.display()),
+            });
+            self.store.forget(entry, events)?;
+        }
         let attempt = || -> Result<()> {
             self.store.directory(entry, &stamp, events, |new| {
                 let debs =
@@ -270,7 +239,7 @@ impl DebKernel {
             })?;
             Ok(())
         };
-        match attempt() {
+        let result = match attempt() {
             Err(error @ (Error::DamagedCache { .. } | Error::Command { .. })) if !self.settings.offline => {
                 events(Event::Warning { message: format!("{error}; fetching the package again") });
                 for package in packages {
@@ -279,18 +248,15 @@ impl DebKernel {
                 attempt()
             }
             other => other,
+        };
+        result?;
+        match gone() {
+            None => Ok(()),
+            Some(file) => Err(Error::MissingFile {
+                package: packages.iter().map(|package| package.file_name()).collect::<Vec<_>>().join(", "),
+                file: file.strip_prefix(entry).unwrap_or(file).display().to_string(),
+            }),
         }
-    }
-
-    /// A file that was unpacked and is gone means that somebody cleaned up half of an entry.
-    fn must_exist(&self, file: &Path, entry: &Path, package: &Package) -> Result<()> {
-        if file.exists() {
-            return Ok(());
-        }
-        Err(Error::DamagedCache {
-            path: entry.to_owned(),
-            reason: format!("{} of package {} is missing", unpack::file_name(file), package.file_name()),
-        })
     }
 }
 

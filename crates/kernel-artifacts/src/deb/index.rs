@@ -138,14 +138,14 @@ impl Stanza {
         match field {
             "Package" => {
                 self.relevant = Some(value.starts_with("linux-"));
-                self.name = value.to_owned();
+                value.clone_into(&mut self.name);
             }
-            "Version" => self.version = value.to_owned(),
-            "Architecture" => self.architecture = value.to_owned(),
-            "Filename" => self.filename = value.to_owned(),
+            "Version" => value.clone_into(&mut self.version),
+            "Architecture" => value.clone_into(&mut self.architecture),
+            "Filename" => value.clone_into(&mut self.filename),
             "Size" => self.size = value.parse().unwrap_or(0),
-            "SHA256" => self.sha256 = value.to_owned(),
-            "Depends" => self.depends = value.to_owned(),
+            "SHA256" => value.clone_into(&mut self.sha256),
+            "Depends" => value.clone_into(&mut self.depends),
             _ => {}
         }
     }

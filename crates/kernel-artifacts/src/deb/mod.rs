@@ -1,12 +1,12 @@
 //! Debian: packages of a release, fetched with apt into the cache without installing anything.
 
-mod apt;
+pub(crate) mod apt;
 mod files;
 pub mod headers;
 pub mod index;
 mod lock;
 pub mod select;
-mod sources;
+pub(crate) mod sources;
 mod unpack;
 pub mod version;
 
@@ -60,10 +60,23 @@ fn read_lock(dir: &Path, release: &str, settings: &Settings, events: Events) -> 
     }
 }
 
+/// A release that a recent index does not have may have appeared since, so the mirrors are asked before it is refused.
 fn find(release: &str, settings: &Settings, store: &Store, events: Events) -> Result<Selection> {
-    let freshness = if settings.offline { Freshness::Offline } else { Freshness::Now };
-    let (index, suites) = index(settings, store, freshness, events)?;
-    let selection = select::release(&index, &suites, release)?;
+    let attempts: &[Freshness] = match (settings.offline, settings.refresh) {
+        (true, _) => &[Freshness::Offline],
+        (false, true) => &[Freshness::Now],
+        (false, false) => &[Freshness::Recent, Freshness::Now],
+    };
+    let mut result =
+        Err(Error::ReleaseNotFound { release: release.to_owned(), suites: vec![], offered: vec![] });
+    for &freshness in attempts {
+        let (index, suites) = index(settings, store, freshness, events)?;
+        result = select::release(&index, &suites, release);
+        if result.is_ok() {
+            break;
+        }
+    }
+    let selection = result?;
     remember(&selection, store, events)?;
     Ok(selection)
 }
@@ -107,7 +120,7 @@ fn index(
     events: Events,
 ) -> Result<(Index, Vec<String>)> {
     let architecture = architecture(settings)?;
-    let suites = HostSources::read(Path::new("/"))?.suites(settings)?;
+    let suites = HostSources::read(Path::new("/")).suites(settings)?;
     let mut index = Index::default();
     for suite in &suites {
         index.extend(Apt::new(store, suite, &architecture).index(freshness, events)?);
@@ -151,7 +164,7 @@ fn fetch(packages: &[&Package], settings: &Settings, store: &Store, events: Even
         return Err(Error::Offline { what: format!("package {}", package.file_name()) });
     }
     let architecture = architecture(settings)?;
-    let host = HostSources::read(Path::new("/"))?;
+    let host = HostSources::read(Path::new("/"));
     let mut suites: Vec<&str> = absent.iter().map(|package| package.suite.as_str()).collect();
     suites.sort_unstable();
     suites.dedup();

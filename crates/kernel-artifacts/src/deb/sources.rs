@@ -37,7 +37,7 @@ pub(crate) struct HostSources {
 
 impl HostSources {
     /// Reads `sources.list` and `sources.list.d` below `root`, which is `/` except in tests.
-    pub(crate) fn read(root: &Path) -> Result<Self> {
+    pub(crate) fn read(root: &Path) -> Self {
         let etc = root.join("etc/apt");
         let mut files = vec![etc.join("sources.list")];
         let mut parts: Vec<PathBuf> = match fs::read_dir(etc.join("sources.list.d")) {
@@ -57,7 +57,7 @@ impl HostSources {
             }
         }
         let os_release = fs::read_to_string(root.join("etc/os-release")).unwrap_or_default();
-        Ok(HostSources { sources, codename: codename(&os_release), looked_in: etc })
+        HostSources { sources, codename: codename(&os_release), looked_in: etc }
     }
 
     /// The suites to search: the host's own kernels' and those of the settings, with their mirrors.
@@ -225,7 +225,7 @@ mod tests {
         fs::write(root.path().join("etc/apt/sources.list"), list).unwrap();
         fs::write(root.path().join("etc/apt/sources.list.d/debian.sources"), sources).unwrap();
         fs::write(root.path().join("etc/os-release"), "ID=debian\nVERSION_CODENAME=bookworm\n").unwrap();
-        let host = HostSources::read(root.path()).unwrap();
+        let host = HostSources::read(root.path());
         (root, host)
     }
 

@@ -18,8 +18,13 @@ pub enum UnitCommand {
     Known(Box<SavedCommand>),
     /// It has no rule for it in this configuration.
     NotBuilt,
-    /// Its compiler fails; this is what it says.
-    Failed(String),
+    /// Its compiler fails.
+    Failed {
+        /// It would have been part of a module.
+        module: bool,
+        /// What the compiler says.
+        diagnostics: String,
+    },
 }
 
 impl ObjectTree {
@@ -59,8 +64,8 @@ impl ObjectTree {
                 let command = parse(&saved, &content)?;
                 store::write(&self.kept(&unit), &content)?;
                 UnitCommand::Known(Box::new(command))
-            } else if was_tried(&text, &unit) {
-                UnitCommand::Failed(text.clone())
+            } else if let Some(line) = announcement(&text, &unit) {
+                UnitCommand::Failed { module: line.contains("[M]"), diagnostics: diagnostics(&text) }
             } else if has_no_rule(&text, &unit) || output.status.success() {
                 UnitCommand::NotBuilt
             } else {
@@ -125,13 +130,24 @@ fn parse(path: &Path, content: &[u8]) -> Result<SavedCommand, TreeError> {
     SavedCommand::parse(content).map_err(|source| TreeError::Command { path: path.to_owned(), source })
 }
 
-/// kbuild announces every command: `  CC [M]  fs/xfs/xfs_log.o`.
-fn was_tried(output: &str, unit: &Path) -> bool {
+/// The line by which kbuild announces the command of a unit: `  CC [M]  fs/xfs/xfs_log.o`.
+fn announcement<'o>(output: &'o str, unit: &Path) -> Option<&'o str> {
     let object = unit.with_extension("o");
-    output.lines().any(|line| {
+    output.lines().find(|line| {
         line.starts_with("  ")
             && line.split_ascii_whitespace().next_back().is_some_and(|word| Path::new(word) == object)
     })
+}
+
+/// The output without what make and kbuild say about their own work.
+fn diagnostics(output: &str) -> String {
+    let own = |line: &&str| !line.starts_with("make") && !is_announcement(line);
+    output.lines().filter(own).collect::<Vec<_>>().join("\n").trim().to_owned()
+}
+
+fn is_announcement(line: &str) -> bool {
+    let tool = line.strip_prefix("  ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    !tool.is_empty() && tool.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
 }
 
 /// make says so in several ways: no rule for the object, or for the directory it is in.
@@ -149,10 +165,11 @@ mod tests {
     fn kbuild_output_tells_what_was_tried() {
         let output = "  CC      fs/exec.o\n  CC [M]  drivers/net/dummy.o\nfs/exec.c:3: error: no\n\
                       make[3]: *** No rule to make target 'fs/none.o'.\n";
-        assert!(was_tried(output, Path::new("fs/exec.c")));
-        assert!(was_tried(output, Path::new("drivers/net/dummy.c")));
-        assert!(!was_tried(output, Path::new("exec.c")));
-        assert!(!was_tried(output, Path::new("fs/none.c")));
+        let line = |unit: &str| announcement(output, Path::new(unit));
+        assert_eq!(line("fs/exec.c"), Some("  CC      fs/exec.o"));
+        assert_eq!(line("drivers/net/dummy.c"), Some("  CC [M]  drivers/net/dummy.o"));
+        assert_eq!((line("exec.c"), line("fs/none.c")), (None, None));
+        assert_eq!(diagnostics(output), "fs/exec.c:3: error: no");
         assert!(has_no_rule(output, Path::new("fs/none.c")));
         assert!(!has_no_rule(output, Path::new("none.c")));
     }

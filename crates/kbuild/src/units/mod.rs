@@ -1,5 +1,11 @@
 //! Which units the kernel really compiles, and into which of its objects.
+//!
+//! Three things say so: the debug information of the shipped vmlinux ([`UnitList`]) knows every unit of the kernel
+//! proper; kbuild's command knows the module; the shipped modules confirm it. [`locate`] asks all three.
 
 mod dwarf;
+mod home;
+mod makefile;
 
 pub use dwarf::{DwarfError, UnitList};
+pub use home::{Home, Unit, Unpatchable, locate};

@@ -1,13 +1,15 @@
-//! Makes an object tree from an unpacked headers package and prints the command lines of units:
-//! `unit_commands TREE SOURCE HEADERS RELEASE COMPILER UNIT...`
+//! Tells where the code of units is: `locate_units TREE SOURCE HEADERS RELEASE COMPILER VMLINUX UNIT...`
+//!
+//! `HEADERS` may be a configuration file instead; the variable `BUILD_ROOT` names a root file system to work in.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use kbuild::object_tree::{ObjectTree, Origin, Recipe, UnitCommand};
+use kbuild::object_tree::{ObjectTree, Origin, Recipe};
 use kbuild::root::Root;
+use kbuild::units::{UnitList, locate};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -18,10 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let origin = if headers.is_dir() { Origin::Headers(headers) } else { Origin::Config(headers) };
     let release = next("RELEASE")?;
     let compiler = next("COMPILER")?;
-    let root = match std::env::var_os("BUILD_ROOT") {
-        Some(dir) => Root::in_dir(dir, []),
-        None => Root::Host,
-    };
+    let vmlinux = std::fs::read(next("VMLINUX")?)?;
+    let root = std::env::var_os("BUILD_ROOT").map_or(Root::Host, |dir| Root::in_dir(dir, []));
     let recipe = Recipe {
         release,
         arch: "x86".to_owned(),
@@ -37,23 +37,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tree = ObjectTree::open(&path, recipe)?;
     println!("object tree: {:?}; configuration drift {:?}", start.elapsed(), tree.config_drift()?);
     let start = Instant::now();
+    let list = UnitList::from_elf(&vmlinux)?;
+    println!("{} units in vmlinux: {:?}", list.len(), start.elapsed());
+    let start = Instant::now();
     let units: Vec<PathBuf> = arguments.map(PathBuf::from).collect();
-    let commands = tree.commands(&units)?;
-    println!("commands: {:?}", start.elapsed());
-    for (unit, command) in commands {
-        match command {
-            UnitCommand::Known(saved) => {
-                let compile = saved.compile()?;
-                let modules: Vec<&str> = compile.modules().collect();
-                println!(
-                    "{}: modules {modules:?}, {} files, objtool {:?}",
-                    unit.display(),
-                    saved.files().count(),
-                    saved.objtool().map(|words| words.join(" "))
-                );
+    let located = locate(&tree, &list, &|_| true, &units)?;
+    println!("{} units located: {:?}", located.len(), start.elapsed());
+    for (path, outcome) in located {
+        match outcome {
+            Ok(unit) => {
+                let objtool = unit.command.objtool().map(|words| words.join(" "));
+                let files = unit.command.files().count();
+                println!("{}: {:?}, {files} files, objtool {objtool:?}", path.display(), unit.home);
             }
-            UnitCommand::NotBuilt => println!("{}: not built", unit.display()),
-            UnitCommand::Failed(output) => println!("{}: failed\n{output}", unit.display()),
+            Err(reason) => println!("{}: {reason}", path.display()),
         }
     }
     Ok(())

@@ -2,31 +2,37 @@
 
 use kpatch_elf::arch::Machine;
 
+use crate::check::ModuleView;
+
+/// The vermagic string of a shipped module, which is the surest way to know that of its kernel.
+pub fn of_module(module: &[u8]) -> Option<String> {
+    ModuleView::parse(module).ok()?.info("vermagic").next().map(str::to_owned)
+}
+
 /// The vermagic string of a kernel's modules, from its release and configuration.
 ///
-/// `enabled` says whether a `CONFIG_` symbol (named without that prefix) is `y`. The same from 5.10 to 7.3;
-/// arm64 puts `aarch64` behind the common part, the other machines nothing.
-pub fn vermagic(release: &str, machine: Machine, enabled: impl Fn(&str) -> bool) -> String {
+/// `enabled` says whether a `CONFIG_` symbol (named without that prefix) is `y`. `None` where the
+/// configuration does not tell: kernels with randomised structures add a hash, and some machines words of
+/// their own.
+pub fn of_config(release: &str, machine: Machine, enabled: impl Fn(&str) -> bool) -> Option<String> {
+    if enabled("RANDSTRUCT") || enabled("GCC_PLUGIN_RANDSTRUCT") {
+        return None;
+    }
+    let machine = match machine {
+        Machine::X86_64 | Machine::S390x => "",
+        Machine::Aarch64 => "aarch64",
+        Machine::Ppc64le | Machine::LoongArch64 => return None,
+    };
     let mut out = format!("{release} ");
-    if enabled("SMP") {
-        out.push_str("SMP ");
-    }
-    // Kernels that choose the model of preemption at boot are built for full preemption.
-    if enabled("PREEMPT_RT") {
-        out.push_str("preempt_rt ");
-    } else if enabled("PREEMPT_BUILD") || enabled("PREEMPT") {
-        out.push_str("preempt ");
-    }
-    if enabled("MODULE_UNLOAD") {
-        out.push_str("mod_unload ");
-    }
-    if enabled("MODVERSIONS") {
-        out.push_str("modversions ");
-    }
-    if machine == Machine::Aarch64 {
-        out.push_str("aarch64");
-    }
-    out
+    let mut word = |set: bool, word: &str| out.push_str(if set { word } else { "" });
+    word(enabled("SMP"), "SMP ");
+    let preempt = enabled("PREEMPT_BUILD") || enabled("PREEMPT");
+    word(preempt, "preempt ");
+    word(!preempt && enabled("PREEMPT_RT"), "preempt_rt ");
+    word(enabled("MODULE_UNLOAD"), "mod_unload ");
+    word(enabled("MODVERSIONS"), "modversions ");
+    word(true, machine);
+    Some(out)
 }
 
 #[cfg(test)]
@@ -36,9 +42,10 @@ mod tests {
     #[test]
     fn words_follow_the_configuration() {
         let debian = ["SMP", "MODULE_UNLOAD", "MODVERSIONS", "PREEMPT_VOLUNTARY"];
-        let of = |set: &[&str], machine| vermagic("6.1.0-56-amd64", machine, |name| set.contains(&name));
-        assert_eq!(of(&debian, Machine::X86_64), "6.1.0-56-amd64 SMP mod_unload modversions ");
-        assert_eq!(of(&["SMP", "PREEMPT_BUILD"], Machine::Aarch64), "6.1.0-56-amd64 SMP preempt aarch64");
-        assert_eq!(of(&["PREEMPT_RT", "PREEMPT_BUILD"], Machine::X86_64), "6.1.0-56-amd64 preempt_rt ");
+        let of = |set: &[&str], machine| of_config("6.1.0", machine, |name| set.contains(&name));
+        assert_eq!(of(&debian, Machine::X86_64).unwrap(), "6.1.0 SMP mod_unload modversions ");
+        assert_eq!(of(&["SMP", "PREEMPT_BUILD"], Machine::Aarch64).unwrap(), "6.1.0 SMP preempt aarch64");
+        assert_eq!(of(&["PREEMPT_RT"], Machine::X86_64).unwrap(), "6.1.0 preempt_rt ");
+        assert_eq!(of(&["RANDSTRUCT"], Machine::X86_64), None);
     }
 }

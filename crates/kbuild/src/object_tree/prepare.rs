@@ -54,14 +54,20 @@ fn make(tree: &ObjectTree, what: &'static str, goals: &[&str]) -> Result<(), Tre
 }
 
 fn from_headers(path: &Path, headers: &Path) -> Result<(), TreeError> {
-    for directory in GENERATED {
-        copy_directory(&headers.join(directory), &path.join(directory))?;
-    }
+    // The configuration comes first: whatever is derived from it must be newer, or kbuild configures again.
     for file in [".config", "Module.symvers"] {
         copy(&headers.join(file), &path.join(file))?;
     }
-    // Newer than .config, and all three there: kbuild sees no reason to configure again.
-    for file in ["include/config/auto.conf.cmd", "include/config/auto.conf", "include/generated/autoconf.h"] {
+    for directory in GENERATED {
+        copy_directory(&headers.join(directory), &path.join(directory))?;
+    }
+    // kbuild wants all of these and configures again where one is missing, as the first is in the package.
+    for file in [
+        "include/config/auto.conf.cmd",
+        "include/config/auto.conf",
+        "include/generated/autoconf.h",
+        "include/generated/rustc_cfg",
+    ] {
         let file = path.join(file);
         let opened = std::fs::File::options().create(true).append(true).open(&file);
         opened

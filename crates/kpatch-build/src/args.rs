@@ -1,0 +1,245 @@
+//! The command line, defined once: parsing, help, man page and completions all come from [`Args`].
+//!
+//! Options of the predecessor keep their letters, names and meanings. One that this tool does not have yet is
+//! unknown rather than ignored.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{ArgAction, CommandFactory, Parser, ValueEnum, ValueHint};
+
+/// What can be generated from the definition of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Generated {
+    /// The man page.
+    Man,
+    /// Completions for bash.
+    CompleteBash,
+    /// Completions for zsh.
+    CompleteZsh,
+    /// Completions for fish.
+    CompleteFish,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+const AFTER_HELP: &str = "\
+Environment:
+  CACHEDIR             Where kernels, compiled originals and work files are kept [default: ~/.kpatch]
+  CC                   Compiler with a wrapper before it, as in `ccache gcc`
+  CFLAGS_MODULE        More compiler flags for the patch module
+  KBUILD_EXTRA_SYMBOLS Further Module.symvers files for the patch module
+
+Files:
+  kpatch-build.toml    Settings, looked for in the current directory, ~/.config and /etc
+
+Exit status is 0 if the module was made, else 1.";
+
+/// Turn kernel source patches into a livepatch module, without building the kernel
+///
+/// Only what the patches touch is compiled, with the command lines of the kernel's own build. Each compiled
+/// original is proven equal to the shipped kernel before anything is made of it.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(
+    name = "kpatch-build",
+    about,
+    long_about,
+    disable_version_flag = true,
+    infer_long_args = true,
+    max_term_width = 100,
+    after_help = AFTER_HELP
+)]
+pub struct Args {
+    /// Patch files, applied in this order
+    #[arg(value_name = "PATCH", value_hint = ValueHint::FilePath, required_unless_present_any = ["version", "generate"])]
+    pub patches: Vec<PathBuf>,
+
+    /// Kernel release to patch, as `uname -r` prints it [default: the running kernel]
+    #[arg(short, long, value_name = "RELEASE", help_heading = "Kernel")]
+    pub archversion: Option<String>,
+
+    /// Source tree of your own; it is only read
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Kernel")]
+    pub sourcedir: Option<PathBuf>,
+
+    /// Kernel configuration [default: of the release, or DIR/.config]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Kernel")]
+    pub config: Option<PathBuf>,
+
+    /// The running kernel's vmlinux with debug information [default: of the release, or DIR/vmlinux]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Kernel")]
+    pub vmlinux: Option<PathBuf>,
+
+    /// Suite to look for the release in, besides the host's own (repeatable)
+    #[arg(long, value_name = "SUITE", help_heading = "Kernel")]
+    pub suite: Vec<String>,
+
+    /// Look the release up again, although an earlier run found it
+    #[arg(long, help_heading = "Kernel")]
+    pub refresh: bool,
+
+    /// Where compilers run: on the host or in a root file system with the kernel's own compiler
+    ///
+    /// `auto` uses the host if it has that compiler, else a root file system made for it in the cache;
+    /// `none` always uses the host; DIR is a root file system of your own.
+    #[arg(long, value_name = "auto|none|DIR", value_hint = ValueHint::DirPath, help_heading = "Kernel")]
+    pub build_root: Option<String>,
+
+    /// Patch only this: `vmlinux`, `modules`, a module as in `fs/xfs/xfs.ko`, or a directory as in `fs/xfs/`
+    /// (repeatable) [default: vmlinux and modules]
+    #[arg(short, long, value_name = "TARGET", help_heading = "Module")]
+    pub target: Vec<String>,
+
+    /// Name of the module [default: `livepatch-` and the name of the patch file]
+    #[arg(short, long, value_name = "NAME", help_heading = "Module")]
+    pub name: Option<String>,
+
+    /// Directory for the module [default: the current directory]
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Module")]
+    pub output: Option<PathBuf>,
+
+    /// Do not replace live patches that are loaded already
+    #[arg(short = 'R', long, help_heading = "Module")]
+    pub non_replace: bool,
+
+    /// Lines of context that may differ where a patch is applied
+    #[arg(long, value_name = "LINES", default_value_t = 0, help_heading = "Build")]
+    pub fuzz: usize,
+
+    /// Go on where a compiled original is not proven equal to the kernel, or the compiler differs
+    #[arg(long, alias = "skip-gcc-check", help_heading = "Build")]
+    pub skip_compiler_check: bool,
+
+    /// Number of commands to run at once [default: number of processors]
+    #[arg(short, long, value_name = "N", help_heading = "Build")]
+    pub jobs: Option<NonZeroUsize>,
+
+    /// Print more, keep the work files; twice: also every command
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Build")]
+    pub debug: u8,
+
+    /// Keep the work files
+    #[arg(long, help_heading = "Build")]
+    pub skip_cleanup: bool,
+
+    /// Print errors and warnings only
+    #[arg(long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Output")]
+    pub color: Color,
+
+    /// Print how long each phase took
+    #[arg(long, help_heading = "Output")]
+    pub time: bool,
+
+    /// Write a report of the run, successful or not; `-` is the standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub json: Option<PathBuf>,
+
+    /// Print the version
+    #[arg(long, help_heading = "Output")]
+    pub version: bool,
+
+    /// Print a file that is generated from this command line's definition
+    #[arg(long, value_enum, hide = true)]
+    pub generate: Option<Generated>,
+}
+
+impl Args {
+    /// Parses a command line, program name first.
+    pub fn parse_from_words<I, W>(words: I) -> Result<Args, clap::Error>
+    where
+        I: IntoIterator<Item = W>,
+        W: Into<OsString> + Clone,
+    {
+        Args::try_parse_from(words)
+    }
+
+    /// The definition, for help, man page and completions.
+    pub fn definition() -> clap::Command {
+        Args::command()
+    }
+}
+
+/// Writes a generated file.
+pub fn generate(what: Generated, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+    use clap_complete::Shell;
+    let mut definition = Args::definition();
+    let shell = match what {
+        Generated::Man => return clap_mangen::Man::new(definition).render(out),
+        Generated::CompleteBash => Shell::Bash,
+        Generated::CompleteZsh => Shell::Zsh,
+        Generated::CompleteFish => Shell::Fish,
+    };
+    // Generated in memory: clap_complete panics where the writer fails.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut definition, "kpatch-build", &mut text);
+    out.write_all(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::parse_from_words(std::iter::once("kpatch-build").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::definition().debug_assert();
+    }
+
+    #[test]
+    fn options_of_the_predecessor_are_understood() {
+        let args = parse(
+            "-a 6.1.0-56-cloud-amd64 -s . -c f -v vmlinux -j 3 -t vmlinux one.patch -t modules -n x -o . -d -dd -R \
+             --skip-cleanup --skip-gcc-check two.patch",
+        )
+        .unwrap();
+        assert_eq!(args.patches, [PathBuf::from("one.patch"), PathBuf::from("two.patch")]);
+        assert_eq!(args.target, ["vmlinux", "modules"]);
+        assert_eq!((args.debug, args.jobs), (3, NonZeroUsize::new(3)));
+        assert!(args.non_replace && args.skip_cleanup && args.skip_compiler_check);
+        assert!(parse("--archversion 1 --sourcedir . --config c --vmlinux v --jobs 1 --target t --name n --output o --debug --non-replace x").is_ok());
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        for line in ["", "-j 0 x", "-j many x", "-r k.src.rpm x", "--oot-module m.ko x", "--color pink x"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn long_options_may_be_shortened() {
+        assert!(parse("--skip-clean --skip-comp x").unwrap().skip_cleanup);
+    }
+
+    #[test]
+    fn every_generated_file_names_every_long_option() {
+        for what in Generated::value_variants() {
+            let mut text = Vec::new();
+            generate(*what, &mut text).unwrap();
+            let text = String::from_utf8(text).unwrap().replace("\\-", "-");
+            for argument in Args::definition().get_arguments().filter(|a| !a.is_hide_set()) {
+                if let Some(long) = argument.get_long() {
+                    assert!(text.contains(long), "{what:?} lacks {long}");
+                }
+            }
+        }
+    }
+}

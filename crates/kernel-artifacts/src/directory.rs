@@ -1,6 +1,7 @@
 //! A kernel of the user's own: source directory, configuration and vmlinux, none of which is ever written.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -40,6 +41,23 @@ impl DirectoryKernel {
         Ok(DirectoryKernel { source, config, vmlinux, symvers, release })
     }
 
+    /// Changes whenever the paths, or the size or time of the files, do.
+    pub(crate) fn identity(&self) -> Result<String> {
+        use std::os::unix::fs::MetadataExt;
+        let mut hash = blake3::Hasher::new();
+        for path in [&self.source, &self.config, &self.vmlinux] {
+            let meta = fs::metadata(path)?;
+            hash.update(path.as_os_str().as_encoded_bytes()).update(b"\0");
+            // A directory's own size and time say little; a source tree is known by its path.
+            let state =
+                if meta.is_dir() { [0; 3] } else { [meta.size() as i64, meta.mtime(), meta.mtime_nsec()] };
+            for number in state {
+                hash.update(&number.to_le_bytes());
+            }
+        }
+        Ok(hash.finalize().to_hex().to_string())
+    }
+
     /// Modules below the directory that vmlinux is in (the kernel's build directory).
     pub(crate) fn modules(&self) -> BTreeMap<String, PathBuf> {
         let Some(dir) = self.vmlinux.parent() else { return BTreeMap::new() };
@@ -75,13 +93,27 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// The release in the banner `Linux version RELEASE (…`, which is the very text that /proc/version shows.
 fn release_of(vmlinux: &Path) -> Result<String> {
-    let content = fs::read(vmlinux)
-        .map_err(|error| Error::BadInput { path: vmlinux.to_owned(), reason: error.to_string() })?;
     let bad = |reason: &str| Error::BadInput { path: vmlinux.to_owned(), reason: reason.to_owned() };
-    if !content.starts_with(b"\x7fELF") {
-        return Err(bad("it is no ELF file"));
+    let mut file = fs::File::open(vmlinux).map_err(|error| bad(&error.to_string()))?;
+    let mut window = Vec::new();
+    let mut first = true;
+    loop {
+        // Windows overlap by more than a banner's start is long.
+        let kept = window.len().saturating_sub(256);
+        window.drain(..kept);
+        let read =
+            file.by_ref().take(4 << 20).read_to_end(&mut window).map_err(|error| bad(&error.to_string()))?;
+        if first && !window.starts_with(b"\x7fELF") {
+            return Err(bad("it is no ELF file"));
+        }
+        if let Some(release) = banner_release(&window) {
+            return Ok(release);
+        }
+        if read == 0 {
+            return Err(bad("it has no `Linux version` banner, so it is no vmlinux"));
+        }
+        first = false;
     }
-    banner_release(&content).ok_or_else(|| bad("it has no `Linux version` banner, so it is no vmlinux"))
 }
 
 fn banner_release(content: &[u8]) -> Option<String> {

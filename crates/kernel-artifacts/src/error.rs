@@ -112,6 +112,16 @@ pub enum Error {
         /// What is missing.
         what: String,
     },
+    /// A package cannot be fetched.
+    #[error("{file} cannot be fetched from suite {suite}{}", indented(output))]
+    NotFetched {
+        /// File name of the package.
+        file: String,
+        /// The suite.
+        suite: String,
+        /// What apt said.
+        output: String,
+    },
     /// A package was fetched but is not what the index says, twice.
     #[error("{file} from suite {suite} is not what the index says: {reason}")]
     BadPackage {
@@ -197,6 +207,9 @@ impl Error {
             }
             Error::Incomplete { .. } => {
                 "use a release that is offered completely, or add the suite that has the rest with --suite".into()
+            }
+            Error::NotFetched { .. } => {
+                "check the network; if the suite no longer offers this version, resolve the release anew with --refresh".into()
             }
             Error::Offline { .. } => "run once with network access".into(),
             Error::BadPackage { .. } => "try again with --refresh; the mirror may be in the middle of an update".into(),

@@ -39,6 +39,8 @@ pub struct Kernel {
     pub build_root: Root,
     /// A directory of the cache for what is derived from exactly this kernel.
     pub work_dir: PathBuf,
+    /// Names exactly this kernel's files: the key of whatever is derived from them.
+    pub identity: String,
     /// Where the files come from.
     pub origin: Origin,
 }

@@ -50,6 +50,7 @@ pub fn resolve(release: &str, settings: &Settings, events: Events) -> Result<Ker
         wanted_compiler: wanted,
         build_root,
         work_dir: found.work_dir(),
+        identity: found.identity(),
         origin: Origin::Debian(Box::new(found)),
     })
 }
@@ -78,13 +79,9 @@ pub fn open(
     let found = DirectoryKernel::open(source, config, vmlinux)?;
     let wanted = compiler::wanted(&found.config)?;
     let (build_root, compiler) = build_root::choose(&wanted, None, settings, &store, events)?;
-    // Two kernels may have one release, so the directory is named after the files' paths too.
-    let mut hash = blake3::Hasher::new();
-    for path in [&found.source, &found.config, &found.vmlinux] {
-        hash.update(path.as_os_str().as_encoded_bytes()).update(b"\0");
-    }
-    let work_dir =
-        store.path("kernels").join(&found.release).join(format!("own-{}", &hash.finalize().to_hex()[..16]));
+    // Two kernels may have one release, so the directory is named after the files.
+    let identity = found.identity()?;
+    let work_dir = store.path("kernels").join(&found.release).join(format!("own-{}", &identity[..16]));
     Ok(Kernel {
         release: found.release.clone(),
         architecture: deb::architecture(settings).unwrap_or_else(|_| std::env::consts::ARCH.to_owned()),
@@ -93,6 +90,7 @@ pub fn open(
         wanted_compiler: wanted,
         build_root,
         work_dir,
+        identity,
         origin: Origin::Directory(found),
     })
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 use kbuild::root::{Root, RunError};
 
@@ -133,6 +134,20 @@ impl Program {
 
     fn command_line(&self) -> String {
         self.argv.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Runs a pipe to its end, or kills it when the run is interrupted and gives nothing.
+pub(crate) fn interruptible(pipe: &duct::Expression) -> std::io::Result<Option<std::process::Output>> {
+    let handle = pipe.start()?;
+    loop {
+        if let Some(output) = handle.wait_timeout(Duration::from_millis(50))? {
+            return Ok(Some(output.clone()));
+        }
+        if kbuild::root::interrupted() {
+            handle.kill()?;
+            return Ok(None);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fs_err as fs;
 use rustix::fs::{FlockOperation, flock};
@@ -78,12 +79,17 @@ impl Store {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let what = entry.strip_prefix(&self.root).unwrap_or(entry).display().to_string();
                 events(Event::Waiting { what });
+                // Asked again and again rather than waited for, so that an interrupt is noticed.
                 loop {
-                    match flock(&file, FlockOperation::LockExclusive) {
+                    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                         Ok(()) => break,
-                        Err(rustix::io::Errno::INTR) => {}
+                        Err(rustix::io::Errno::INTR | rustix::io::Errno::WOULDBLOCK) => {}
                         Err(error) => return Err(std::io::Error::from(error).into()),
                     }
+                    if kbuild::root::interrupted() {
+                        return Err(Error::Interrupted);
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
                 }
             }
             Err(error) => return Err(std::io::Error::from(error).into()),
@@ -131,8 +137,8 @@ impl Store {
 }
 
 /// An empty directory beside the entry, under a name nobody else has: programs that outlive a killed run may still be
-/// writing into that run's directory. What such runs left is removed.
-fn fresh_directory(entry: &Path) -> Result<tempfile::TempDir> {
+/// writing into that run's directory. What such runs left is removed. To be called under the entry's lock.
+pub(crate) fn fresh_directory(entry: &Path) -> Result<tempfile::TempDir> {
     let parent = entry.parent().unwrap_or(Path::new("."));
     create_dir_all(parent)?;
     let name = entry.file_name().unwrap_or_default().to_string_lossy();

@@ -130,7 +130,8 @@ impl<'a> Apt<'a> {
     /// Downloads packages into `into`; apt checks them against the signed index.
     pub(crate) fn download(&self, packages: &[&Package], into: &Path, events: Events) -> Result<()> {
         let _lock = self.store.lock(&self.dir, events)?;
-        if !self.dir.join("apt.conf").exists() || !self.knows_all(packages) {
+        let configuration = self.configure()?;
+        if !self.knows_all(packages) {
             self.update(events)?;
         }
         let new = into.join(format!(".new-{}", self.suite.name.replace('/', "_")));
@@ -138,7 +139,7 @@ impl<'a> Apt<'a> {
         create_dir_all(&new)?;
         for package in packages {
             events(Event::Fetching { file: package.file_name().to_owned(), size: package.size });
-            let program = apt_get(&self.dir.join("apt.conf"), format!("fetch package {}", package.name))
+            let program = apt_get(&configuration, format!("fetch package {}", package.name))
                 .args(["-q", "download"])
                 .arg(format!(
                     "{}:{}={}",
@@ -147,7 +148,14 @@ impl<'a> Apt<'a> {
                     package.version
                 ))
                 .dir(&new);
-            program.run()?;
+            let output = program.output()?;
+            if !output.success {
+                return Err(Error::NotFetched {
+                    file: package.file_name().to_owned(),
+                    suite: self.suite.name.clone(),
+                    output: tail(&output.stderr, 5),
+                });
+            }
             let found: Vec<PathBuf> = fs::read_dir(&new)?
                 .map(|entry| Ok(entry?.path()))
                 .collect::<Result<Vec<_>>>()?

@@ -1,6 +1,7 @@
 //! Files of a release, unpacked when first asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -12,7 +13,7 @@ use super::unpack::{self, Take};
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::settings::Settings;
-use crate::store::{Store, is_ready, remove};
+use crate::store::{Store, fresh_directory, is_ready, remove};
 
 /// Raised when the way of unpacking changes, so that older entries are made again.
 const UNPACKING: u32 = 1;
@@ -40,6 +41,15 @@ impl DebKernel {
         super::kernel_dir(&self.store, &self.selection.release).join(&self.selection.version)
     }
 
+    /// Names exactly these packages: what is derived from them is keyed with it.
+    pub fn identity(&self) -> String {
+        let mut hash = blake3::Hasher::new();
+        for (_, package) in self.selection.packages() {
+            hash.update(package.sha256.as_bytes()).update(b"\n");
+        }
+        hash.finalize().to_hex().to_string()
+    }
+
     /// Fetches whatever is not in the cache.
     pub(super) fn fetch_all(&self, events: Events) -> Result<()> {
         let packages: Vec<&Package> =
@@ -52,9 +62,14 @@ impl DebKernel {
         let package = &self.selection.source;
         let entry = self.store.path("source").join(format!("{}_{}", package.name, package.version));
         let makefile = entry.join("Makefile");
-        self.unpacked(&entry, &[package], "the source", &[&makefile], events, |debs, new| {
-            unpack::source(&debs[0], new)
-        })?;
+        let made = Entry {
+            path: &entry,
+            packages: &[package],
+            what: "the source",
+            needed: &[&makefile],
+            knows_its_path: false,
+        };
+        self.unpacked(&made, events, |debs, new| unpack::source(&debs[0], new))?;
         Ok(entry)
     }
 
@@ -70,8 +85,14 @@ impl DebKernel {
             dir,
         };
         let makefile = headers.common.join("Makefile");
-        let needed = [headers.symvers.as_path(), &makefile];
-        self.unpacked(&entry, &packages, "the headers", &needed, events, |debs, new| {
+        let made = Entry {
+            path: &entry,
+            packages: &packages,
+            what: "the headers",
+            needed: &[&headers.symvers, &makefile],
+            knows_its_path: true,
+        };
+        self.unpacked(&made, events, |debs, new| {
             for deb in debs {
                 unpack::all(deb, new)?;
             }
@@ -96,7 +117,9 @@ impl DebKernel {
     ) -> Result<PathBuf> {
         let entry = self.work_dir().join(name);
         let file = entry.join(kind);
-        self.unpacked(&entry, &[package], what, &[&file], events, |debs, new| {
+        let packages = [package];
+        let made = Entry { path: &entry, packages: &packages, what, needed: &[&file], knows_its_path: false };
+        self.unpacked(&made, events, |debs, new| {
             unpack::some(&debs[0], 1, |path| {
                 if is_boot_file(path, kind, &self.selection.release) {
                     Take::To(new.join(kind))
@@ -126,7 +149,14 @@ impl DebKernel {
         let package = &self.selection.modules;
         let entry = self.work_dir().join("modules");
         let release = &self.selection.release;
-        self.unpacked(&entry, &[package], "the modules", &[], events, |debs, new| {
+        let made = Entry {
+            path: &entry,
+            packages: &[package],
+            what: "the modules",
+            needed: &[],
+            knows_its_path: false,
+        };
+        self.unpacked(&made, events, |debs, new| {
             let count = unpack::some(&debs[0], usize::MAX, |path| {
                 let below = path.split_once(&format!("lib/modules/{release}/")).map(|(_, below)| below);
                 below.and_then(|below| unpack::below(new, below)).map_or(Take::Skip, Take::To)
@@ -153,14 +183,14 @@ impl DebKernel {
         let shipped = self.modules(events)?.remove(&name).ok_or_else(|| self.no_module(&name))?;
         let entry = self.work_dir().join("ko").join(&name);
         let file = entry.join(format!("{name}.ko"));
-        self.unpacked(
-            &entry,
-            &[&self.selection.modules],
-            &format!("module {name}"),
-            &[&file],
-            events,
-            |_, new| unpack::decompress(&shipped, &new.join(format!("{name}.ko"))),
-        )?;
+        let made = Entry {
+            path: &entry,
+            packages: &[&self.selection.modules],
+            what: &format!("module {name}"),
+            needed: &[&file],
+            knows_its_path: false,
+        };
+        self.unpacked(&made, events, |_, new| unpack::decompress(&shipped, &new.join(format!("{name}.ko"))))?;
         Ok(file)
     }
 
@@ -169,36 +199,45 @@ impl DebKernel {
         let package = &self.selection.debug;
         let stamp = stamp(&[package]);
         let dir = self.work_dir().join("ko-debug");
-        let entry = |name: &str| dir.join(name);
-        let mut absent = Vec::new();
-        for name in names.iter().map(|name| module_name(name)) {
-            if !is_ready(&entry(&name), &stamp)? && !absent.contains(&name) {
-                absent.push(name);
+        let names: BTreeSet<String> = names.iter().map(|name| module_name(name)).collect();
+        let file_name = |name: &str| format!("{name}.ko.debug");
+        let absent = || -> Result<Vec<String>> {
+            let mut absent = Vec::new();
+            for name in &names {
+                if !is_ready(&dir.join(name), &stamp)? || !dir.join(name).join(file_name(name)).exists() {
+                    absent.push(name.clone());
+                }
             }
-        }
-        if !absent.is_empty() {
-            let pass = dir.join("pass");
-            let _lock = self.store.lock(&pass, events)?;
-            remove(&pass)?;
-            let deb = self.deb(package, events)?;
-            events(Event::Unpacking { what: format!("debug symbols of {}", absent.join(", ")) });
-            unpack::some(&deb, absent.len(), |path| match debug_module(path) {
-                Some(name) if absent.contains(&name) => Take::To(pass.join(format!("{name}.ko.debug"))),
-                _ => Take::Skip,
-            })?;
+            Ok(absent)
+        };
+        if !absent()?.is_empty() {
+            let _lock = self.store.lock(&dir, events)?;
+            // Another run may have unpacked them while this one waited.
+            let absent = absent()?;
+            let pass = fresh_directory(&dir)?;
+            if !absent.is_empty() {
+                let what = format!("debug symbols of {}", absent.join(", "));
+                self.reading(&[package], &what, events, |debs| {
+                    unpack::some(&debs[0], absent.len(), |path| match debug_module(path) {
+                        Some(name) if absent.contains(&name) => Take::To(pass.path().join(file_name(&name))),
+                        _ => Take::Skip,
+                    })
+                    .map(drop)
+                })?;
+            }
             for name in &absent {
-                let from = pass.join(format!("{name}.ko.debug"));
+                let from = pass.path().join(file_name(name));
                 if !from.exists() {
                     return Err(self.no_module(name));
                 }
-                self.store.directory(&entry(name), &stamp, events, |new| {
-                    Ok(fs::rename(&from, new.join(format!("{name}.ko.debug")))?)
+                self.store.forget(&dir.join(name), events)?;
+                self.store.directory(&dir.join(name), &stamp, events, |new| {
+                    Ok(fs::rename(&from, new.join(file_name(name)))?)
                 })?;
             }
-            remove(&pass)?;
         }
-        let file = |name: String| (name.clone(), entry(&name).join(format!("{name}.ko.debug")));
-        Ok(names.iter().map(|name| file(module_name(name))).collect())
+        let file = |name: String| (name.clone(), dir.join(&name).join(file_name(&name)));
+        Ok(names.into_iter().map(file).collect())
     }
 
     fn no_module(&self, name: &str) -> Error {
@@ -211,53 +250,71 @@ impl DebKernel {
         Ok(self.store.path("debs").join(package.file_name()))
     }
 
-    /// An entry of the cache made from packages. A package that turns out damaged is fetched again, once.
+    /// An entry of the cache made from packages.
     fn unpacked(
         &self,
-        entry: &Path,
-        packages: &[&Package],
-        what: &str,
-        needed: &[&Path],
+        entry: &Entry,
         events: Events,
         make: impl Fn(&[PathBuf], &Path) -> Result<()>,
     ) -> Result<()> {
-        let stamp = stamp(packages);
-        let gone = || needed.iter().find(|file| !file.exists());
-        if is_ready(entry, &stamp)? {
+        let mut stamp = stamp(entry.packages);
+        if entry.knows_its_path {
+            let _ = writeln!(stamp, "{}", entry.path.display());
+        }
+        let gone = || entry.needed.iter().find(|file| !file.exists());
+        if is_ready(entry.path, &stamp)? {
             let Some(file) = gone() else { return Ok(()) };
-            events(Event::Warning {
-                message: format!("{} is missing; {what} is unpacked again", file.display()),
-            });
-            self.store.forget(entry, events)?;
+            let message = format!("{} is missing; {} is unpacked again", file.display(), entry.what);
+            events(Event::Warning { message });
+            self.store.forget(entry.path, events)?;
         }
-        let attempt = || -> Result<()> {
-            self.store.directory(entry, &stamp, events, |new| {
-                let debs =
-                    packages.iter().map(|package| self.deb(package, events)).collect::<Result<Vec<_>>>()?;
-                events(Event::Unpacking { what: what.to_owned() });
-                make(&debs, new)
-            })?;
-            Ok(())
-        };
-        let result = match attempt() {
-            Err(error @ (Error::DamagedCache { .. } | Error::Command { .. })) if !self.settings.offline => {
-                events(Event::Warning { message: format!("{error}; fetching the package again") });
-                for package in packages {
-                    remove(&self.store.path("debs").join(package.file_name()))?;
-                }
-                attempt()
-            }
-            other => other,
-        };
-        result?;
-        match gone() {
-            None => Ok(()),
-            Some(file) => Err(Error::MissingFile {
-                package: packages.iter().map(|package| package.file_name()).collect::<Vec<_>>().join(", "),
-                file: file.strip_prefix(entry).unwrap_or(file).display().to_string(),
-            }),
-        }
+        self.store.directory(entry.path, &stamp, events, |new| {
+            self.reading(entry.packages, entry.what, events, |debs| make(debs, new))
+        })?;
+        let Some(file) = gone() else { return Ok(()) };
+        Err(Error::MissingFile {
+            package: entry.packages.iter().map(|package| package.file_name()).collect::<Vec<_>>().join(", "),
+            file: file.strip_prefix(entry.path).unwrap_or(file).display().to_string(),
+        })
     }
+
+    /// Reads packages. One that cannot be read because it is not what was once fetched is fetched again, once.
+    fn reading(
+        &self,
+        packages: &[&Package],
+        what: &str,
+        events: Events,
+        read: impl Fn(&[PathBuf]) -> Result<()>,
+    ) -> Result<()> {
+        let debs = || packages.iter().map(|package| self.deb(package, events)).collect::<Result<Vec<_>>>();
+        events(Event::Unpacking { what: what.to_owned() });
+        let Err(error) = read(&debs()?) else { return Ok(()) };
+        let mut damaged = Vec::new();
+        for (package, deb) in packages.iter().zip(debs()?) {
+            if !matches!(error, Error::Interrupted) && super::sha256(&deb)? != package.sha256 {
+                damaged.push(deb);
+            }
+        }
+        if damaged.is_empty() || self.settings.offline {
+            return Err(error);
+        }
+        events(Event::Warning { message: format!("{error}; the package is fetched again") });
+        for deb in damaged {
+            remove(&deb)?;
+        }
+        read(&debs()?)
+    }
+}
+
+/// What to make from which packages.
+struct Entry<'a> {
+    path: &'a Path,
+    packages: &'a [&'a Package],
+    what: &'a str,
+    /// Files that must be there.
+    needed: &'a [&'a Path],
+    /// Whether its files name its own path, so that a moved cache must not be trusted.
+    knows_its_path: bool,
 }
 
 /// What an entry was made from.
@@ -305,26 +362,4 @@ fn find_modules(dir: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn boot_files_of_both_layouts() {
-        let release = "6.1.0-1-amd64";
-        assert!(is_boot_file("boot/config-6.1.0-1-amd64", "config", release));
-        assert!(is_boot_file("usr/lib/debug/boot/vmlinux-6.1.0-1-amd64", "vmlinux", release));
-        assert!(is_boot_file("usr/lib/debug/lib/modules/6.1.0-1-amd64/vmlinux", "vmlinux", release));
-        assert!(is_boot_file("usr/lib/modules/6.1.0-1-amd64/vmlinuz", "vmlinuz", release));
-        assert!(!is_boot_file("boot/config-6.1.0-2-amd64", "config", release));
-        assert!(!is_boot_file("usr/share/doc/config-6.1.0-1-amd64", "config", release));
-    }
-
-    #[test]
-    fn module_names() {
-        assert_eq!(module_of_file("virtio-net.ko.xz").as_deref(), Some("virtio_net"));
-        assert_eq!(module_of_file("modules.dep"), None);
-        let path = "usr/lib/debug/lib/modules/6.1/kernel/fs/nls/nls-utf8.ko";
-        assert_eq!(debug_module(path).as_deref(), Some("nls_utf8"));
-        assert_eq!(debug_module("usr/lib/debug/boot/vmlinux-6.1"), None);
-    }
-}
+mod tests;

@@ -177,6 +177,14 @@ fn fetch(packages: &[&Package], settings: &Settings, store: &Store, events: Even
     Ok(())
 }
 
+/// Hash of a file.
+fn sha256(path: &Path) -> Result<String> {
+    let text = Program::new("sha256sum", "coreutils", "check a package").arg("--").arg(path).run()?;
+    let text = String::from_utf8_lossy(&text);
+    // A name with special characters makes the line start with a backslash.
+    Ok(text.split_whitespace().next().unwrap_or_default().trim_start_matches('\\').to_owned())
+}
+
 /// apt checked the content when it was fetched; the size tells whether it is still whole.
 fn is_fetched(dir: &Path, package: &Package) -> bool {
     fs_err::metadata(dir.join(package.file_name())).is_ok_and(|meta| meta.len() == package.size)

@@ -252,19 +252,26 @@ fn offered_like(index: &Index, release: &str) -> Vec<String> {
             own.is_none_or(|own| own == flavour)
         })
     };
-    let names = |series: Option<&str>| {
-        let mut names: Vec<String> = Vec::new();
-        for selection in all.iter().filter(same_flavour) {
-            if series.is_none_or(|series| in_series(&selection.release, series))
-                && !names.contains(&selection.release)
-            {
-                names.push(selection.release.clone());
-            }
+    let alike: Vec<&Selection> = all.iter().filter(same_flavour).collect();
+    let mut names: Vec<String> = Vec::new();
+    for selection in alike.iter().filter(|selection| in_series(&selection.release, series)) {
+        if !names.contains(&selection.release) {
+            names.push(selection.release.clone());
         }
-        names
-    };
-    let of_series = names(Some(series));
-    if of_series.is_empty() { names(None) } else { of_series }
+    }
+    if !names.is_empty() {
+        return names;
+    }
+    // Of other series the newest is enough.
+    let mut seen: Vec<(&str, Option<String>)> = Vec::new();
+    for selection in alike {
+        let key = (selection.source.name.as_str(), flavour_of(selection));
+        if !seen.contains(&key) {
+            seen.push(key);
+            names.push(selection.release.clone());
+        }
+    }
+    names
 }
 
 #[cfg(test)]

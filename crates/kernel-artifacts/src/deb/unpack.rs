@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use fs_err as fs;
 
 use crate::error::{Error, Result};
-use crate::run::Program;
+use crate::run::{self, Program};
 use crate::store::create_dir_all;
 
 /// Unpacks the whole package into a directory.
@@ -46,10 +46,8 @@ pub(super) fn some(deb: &Path, enough: usize, mut choose: impl FnMut(&str) -> Ta
             if let Some(parent) = target.parent() {
                 create_dir_all(parent)?;
             }
-            let file = fs::File::create(&target)?;
             let size = entry.size();
-            let copied = copy(&mut entry, file).map_err(unreadable)?;
-            if copied != size {
+            if copy(&mut entry, &mut fs::File::create(&target)?, unreadable)? != size {
                 return Err(unreadable(std::io::ErrorKind::UnexpectedEof.into()));
             }
             written += 1;
@@ -65,11 +63,19 @@ pub(super) fn some(deb: &Path, enough: usize, mut choose: impl FnMut(&str) -> Ta
     Ok(written)
 }
 
-fn copy(from: &mut impl Read, mut to: impl Write) -> std::io::Result<u64> {
+/// Failure to read is the package's, failure to write is not.
+fn copy(
+    from: &mut impl Read,
+    to: &mut impl Write,
+    unreadable: impl Fn(std::io::Error) -> Error,
+) -> Result<u64> {
     let mut buffer = vec![0; 1 << 20];
     let mut total = 0;
     loop {
-        let count = from.read(&mut buffer)?;
+        if kbuild::root::interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let count = from.read(&mut buffer).map_err(&unreadable)?;
         if count == 0 {
             return Ok(total);
         }
@@ -98,7 +104,8 @@ pub(super) fn source(deb: &Path, into: &Path) -> Result<()> {
         .pipe(from_pipe(&spread))
         .stderr_capture()
         .unchecked();
-    let output = pipeline.run().map_err(|error| spread.start_error(error))?;
+    let output = run::interruptible(&pipeline).map_err(|error| spread.start_error(error))?;
+    let Some(output) = output else { return Err(Error::Interrupted) };
     if output.status.success() {
         return Ok(());
     }
@@ -106,7 +113,7 @@ pub(super) fn source(deb: &Path, into: &Path) -> Result<()> {
         path: deb.to_owned(),
         reason: format!(
             "the source cannot be unpacked: {}",
-            crate::run::tail(&String::from_utf8_lossy(&output.stderr), 5)
+            run::tail(&String::from_utf8_lossy(&output.stderr), 5)
         ),
     })
 }

@@ -1,0 +1,424 @@
+//! Tells same from changed, and says where the first difference is.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+
+use bstr::{BStr, ByteSlice};
+use kpatch_elf::section_flags;
+
+use crate::correlate::Twins;
+use crate::names::{self, Special};
+use crate::tables::{self, TableKind};
+use crate::unit::{Element, ElementId, Kind, Reference, Target, Unit};
+
+/// What the first difference is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// In words.
+    pub(crate) what: String,
+    /// Offsets from the elements' origins.
+    pub(crate) original: i64,
+    pub(crate) patched: i64,
+}
+
+/// Compares elements of two versions.
+pub(crate) struct Comparer<'a, 'd> {
+    original: &'a Unit<'d>,
+    patched: &'a Unit<'d>,
+    twins: &'a Twins,
+    /// Places in elements without names that something refers to: where one constant ends and the next
+    /// begins.
+    original_places: Vec<Vec<i64>>,
+    patched_places: Vec<Vec<i64>>,
+    /// Pairs that are being compared or were found equal; recursion stops there.
+    equal: RefCell<HashMap<(ElementId, i64, ElementId, i64), bool>>,
+}
+
+impl<'a, 'd> Comparer<'a, 'd> {
+    pub(crate) fn new(original: &'a Unit<'d>, patched: &'a Unit<'d>, twins: &'a Twins) -> Self {
+        Comparer {
+            original_places: places(original),
+            patched_places: places(patched),
+            original,
+            patched,
+            twins,
+            equal: RefCell::new(HashMap::new()),
+        }
+    }
+
+    /// The first difference between an element and its original, entries of special sections included.
+    pub(crate) fn difference(&self, o: ElementId, p: ElementId) -> Option<Difference> {
+        self.own_difference(o, p).or_else(|| self.entries_difference(o, p))
+    }
+
+    /// The same without special sections.
+    pub(crate) fn own_difference(&self, o: ElementId, p: ElementId) -> Option<Difference> {
+        let (a, b) = (self.original.element(o), self.patched.element(p));
+        let (end_a, end_b) = (self.original.extent(o), self.patched.extent(p));
+        let rest = |e: &Element| e.origin as i64 - e.start as i64;
+        if a.kind == Kind::Function && rest(a) != rest(b) {
+            return Some(Difference { what: "bytes before the entry".into(), original: 0, patched: 0 });
+        }
+        let found = self.bytes_difference(
+            Slice { unit: self.original, id: o, start: a.start, end: end_a },
+            Slice { unit: self.patched, id: p, start: b.start, end: end_b },
+        );
+        if found.is_none() && end_a - a.start != end_b - b.start {
+            let at = (end_a - a.start).min(end_b - b.start);
+            return Some(Difference {
+                what: format!("size {} became {}", end_a - a.start, end_b - b.start),
+                original: (a.start + at) as i64 - a.origin as i64,
+                patched: (b.start + at) as i64 - b.origin as i64,
+            });
+        }
+        found
+    }
+
+    fn bytes_difference(&self, a: Slice<'_, 'd>, b: Slice<'_, 'd>) -> Option<Difference> {
+        let (one, other) = (a.bytes(), b.bytes());
+        let (refs_a, refs_b) = (a.references(), b.references());
+        let length = one.len().min(other.len());
+        let mut from = 0;
+        let synthetic: Vec<u64> =
+            refs_a.iter().filter(|r| r.synthetic).map(|r| r.offset - a.start).collect();
+        let mut byte = None;
+        while let Some(at) = first_mismatch(&one[from..length], &other[from..length]) {
+            let at = from + at;
+            // The bytes of a branch that the assembler had resolved say how far, not where to.
+            match synthetic.iter().find(|&&s| s <= at as u64 && (at as u64) < s + 4) {
+                Some(&s) => from = (s as usize + 4).min(length),
+                None => {
+                    byte = Some(at as u64);
+                    break;
+                }
+            }
+        }
+        let mut reference = None;
+        for index in 0..refs_a.len().max(refs_b.len()) {
+            let what = match (refs_a.get(index), refs_b.get(index)) {
+                (Some(x), Some(y)) => {
+                    let (at_x, at_y) = (x.offset - a.start, y.offset - b.start);
+                    if at_x != at_y || x.kind != y.kind {
+                        Some((at_x.min(at_y), "another reference".to_owned()))
+                    } else {
+                        self.reference_difference(x, y).map(|what| (at_x, what))
+                    }
+                }
+                (Some(x), None) => Some((x.offset - a.start, "a reference is gone".to_owned())),
+                (None, Some(y)) => Some((y.offset - b.start, "a new reference".to_owned())),
+                (None, None) => None,
+            };
+            if what.is_some() {
+                reference = what;
+                break;
+            }
+        }
+        let (at, what) = match (byte, reference) {
+            (None, None) => return None,
+            (Some(at), Some((place, what))) if place <= at => (place, what),
+            (None, Some((place, what))) => (place, what),
+            (Some(at), _) => (at, "other bytes".to_owned()),
+        };
+        let origin = |s: &Slice<'_, 'd>| s.unit.element(s.id).origin as i64;
+        Some(Difference {
+            what,
+            original: (a.start + at) as i64 - origin(&a),
+            patched: (b.start + at) as i64 - origin(&b),
+        })
+    }
+
+    /// How two references differ, nothing if they mean the same.
+    pub(crate) fn reference_difference(&self, x: &Reference, y: &Reference) -> Option<String> {
+        let same = match (x.target, y.target) {
+            (Target::Number(a), Target::Number(b)) => a == b,
+            (Target::External(a, da), Target::External(b, db)) => {
+                da == db && self.original.object.display_name(a) == self.patched.object.display_name(b)
+            }
+            (Target::String(sa, a, da), Target::String(sb, b, db)) => {
+                match (self.original.string(sa, a, da), self.patched.string(sb, b, db)) {
+                    (Some(one), Some(other)) => one == other,
+                    _ => false,
+                }
+            }
+            (Target::Constant(sa, a, da), Target::Constant(sb, b, db)) => {
+                da == db
+                    && self.original.constant(sa, a).is_some()
+                    && self.original.constant(sa, a) == self.patched.constant(sb, b)
+            }
+            (Target::Element(a, da), Target::Element(b, db)) => self.same_place(a, da, b, db),
+            _ => false,
+        };
+        if same {
+            return None;
+        }
+        Some(format!(
+            "reference to {} became {}",
+            describe(self.original, x.target),
+            describe(self.patched, y.target)
+        ))
+    }
+
+    /// Whether two places in elements mean the same.
+    fn same_place(&self, a: ElementId, da: i64, b: ElementId, db: i64) -> bool {
+        match (self.twins.of_original[a.index()], self.twins.of_patched[b.index()]) {
+            (Some(twin), Some(_)) => return twin == b && da == db,
+            (None, None) => {}
+            _ => return false,
+        }
+        let (x, y) = (self.original.element(a), self.patched.element(b));
+        let (section_x, section_y) = (self.original.section(a), self.patched.section(b));
+        match (x.kind, y.kind) {
+            (Kind::Special(Special::Site), Kind::Special(Special::Site)) => {
+                let base = |unit: &Unit<'_>, id| unit.symbol_name(id).map(names::base);
+                // Descriptors of dynamic debug hold their line.
+                da == db
+                    && x.size() == y.size()
+                    && base(self.original, a) == base(self.patched, b)
+                    && (section_x.name == section_y.name || own_section(section_x.name.as_ref()))
+                    && (sites_hold_lines(section_x.name.as_ref()) || is_printk_entry(self.original, a)
+                        || self.same_contents(a, b))
+            }
+            (Kind::Special(Special::Constant), Kind::Special(Special::Constant)) => {
+                da == db && self.same_contents(a, b)
+            }
+            (Kind::Unnamed, Kind::Unnamed) => {
+                let (one, other): (&BStr, &BStr) = (section_x.name.as_ref(), section_y.name.as_ref());
+                if names::is_sanitizer_data(one) && names::is_sanitizer_data(other) {
+                    // Locations and type names; what they are about shows in the code.
+                    return da == db && without_digits(one) == without_digits(other);
+                }
+                if section_x.has(section_flags::WRITE) != section_y.has(section_flags::WRITE) {
+                    return false;
+                }
+                self.same_region(a, da, b, db)
+            }
+            (Kind::Detached, Kind::Detached) => section_x.name == section_y.name && self.same_region(a, da, b, db),
+            (Kind::Entry(one), Kind::Entry(other)) => one == other,
+            _ => false,
+        }
+    }
+
+    fn same_contents(&self, a: ElementId, b: ElementId) -> bool {
+        let (x, y) = (self.original.element(a), self.patched.element(b));
+        x.size() == y.size() && self.same_region(a, x.start as i64 - x.origin as i64, b, y.start as i64 - y.origin as i64)
+    }
+
+    /// Compares elements without names from a place on, up to the next place that anything refers to.
+    fn same_region(&self, a: ElementId, da: i64, b: ElementId, db: i64) -> bool {
+        let key = (a, da, b, db);
+        if let Some(&known) = self.equal.borrow().get(&key) {
+            return known;
+        }
+        // Two that refer to each other are equal unless something else says no.
+        self.equal.borrow_mut().insert(key, true);
+        let result = self.region_difference(a, da, b, db);
+        self.equal.borrow_mut().insert(key, result);
+        result
+    }
+
+    fn region_difference(&self, a: ElementId, da: i64, b: ElementId, db: i64) -> bool {
+        let (x, y) = (self.original.element(a), self.patched.element(b));
+        let Some((start_x, end_x)) = region(x, da, &self.original_places[a.index()]) else { return da == db };
+        let Some((start_y, end_y)) = region(y, db, &self.patched_places[b.index()]) else { return false };
+        let one = Slice { unit: self.original, id: a, start: start_x, end: end_x };
+        let other = Slice { unit: self.patched, id: b, start: start_y, end: end_y };
+        // Zero bytes at the end of one are padding in front of what follows.
+        let shorter = (end_x - start_x).min(end_y - start_y) as usize;
+        let padding = |bytes: &[u8]| bytes.len() <= shorter || bytes[shorter..].iter().all(|&c| c == 0);
+        let same_length = end_x - start_x == end_y - start_y || (padding(one.bytes()) && padding(other.bytes()));
+        same_length && self.bytes_difference(one, other).is_none()
+    }
+
+    /// Whether entries of special sections about a function differ.
+    pub(crate) fn entries_differ(&self, o: ElementId, p: ElementId) -> bool {
+        self.entries_difference(o, p).is_some()
+    }
+
+    /// Compares the entries of special sections about a function that its code does not show.
+    fn entries_difference(&self, o: ElementId, p: ElementId) -> Option<Difference> {
+        let relevant = |unit: &Unit<'d>, id: ElementId| -> Vec<(TableKind, ElementId)> {
+            let mut list: Vec<_> = unit.entries_of[id.index()]
+                .iter()
+                .filter_map(|&entry| match unit.element(entry).kind {
+                    Kind::Entry(
+                        kind @ (TableKind::Bugs | TableKind::Exceptions | TableKind::Jumps | TableKind::Alternatives),
+                    ) => Some((kind, entry)),
+                    _ => None,
+                })
+                .collect();
+            list.sort_by_key(|&(kind, entry)| (kind as u8, self.site(unit, entry, id), entry));
+            list
+        };
+        let (one, other) = (relevant(self.original, o), relevant(self.patched, p));
+        let found = |entry: Option<&(TableKind, ElementId)>, unit: &Unit<'d>| {
+            entry.map_or(0, |(_, e)| self.site(unit, *e, if std::ptr::eq(unit, self.original) { o } else { p }))
+        };
+        for index in 0..one.len().max(other.len()) {
+            let same = match (one.get(index), other.get(index)) {
+                (Some((ka, a)), Some((kb, b))) => ka == kb && self.same_entry(*ka, *a, *b),
+                _ => false,
+            };
+            if !same {
+                let table = one
+                    .get(index)
+                    .map(|(_, e)| self.original.section(*e).name.to_string())
+                    .or_else(|| other.get(index).map(|(_, e)| self.patched.section(*e).name.to_string()))
+                    .unwrap_or_default();
+                return Some(Difference {
+                    what: format!("its entry in {table}"),
+                    original: found(one.get(index), self.original),
+                    patched: found(other.get(index), self.patched),
+                });
+            }
+        }
+        None
+    }
+
+    /// Where in a function an entry points to.
+    fn site(&self, unit: &Unit<'d>, entry: ElementId, function: ElementId) -> i64 {
+        unit.references(entry)
+            .iter()
+            .find_map(|r| match r.target {
+                Target::Element(target, delta) if target == function => Some(delta),
+                _ => None,
+            })
+            .unwrap_or(0)
+    }
+
+    fn same_entry(&self, kind: TableKind, a: ElementId, b: ElementId) -> bool {
+        let (x, y) = (self.original.element(a), self.patched.element(b));
+        if x.size() != y.size() {
+            return false;
+        }
+        let (mut one, mut other) = (self.original.bytes(a).to_vec(), self.patched.bytes(b).to_vec());
+        if kind == TableKind::Bugs
+            && let Some(line) = tables::bug_line(x.size())
+        {
+            for bytes in [&mut one, &mut other] {
+                if let Some(field) = bytes.get_mut(line.clone()) {
+                    field.fill(0);
+                }
+            }
+        }
+        if one != other {
+            return false;
+        }
+        let empty = kind == TableKind::Alternatives
+            && tables::alternative_lengths(self.patched.object.machine, x.size())
+                .and_then(|(_, at)| one.get(at))
+                .is_some_and(|&length| length == 0);
+        let (refs_a, refs_b) = (self.original.references(a), self.patched.references(b));
+        refs_a.len() == refs_b.len()
+            && refs_a.iter().zip(refs_b).all(|(r, s)| {
+                let (at_r, at_s) = (r.offset - x.start, s.offset - y.start);
+                let nothing = empty && at_r == 4;
+                at_r == at_s && r.kind == s.kind && (nothing || self.reference_difference(r, s).is_none())
+            })
+    }
+}
+
+/// A part of an element.
+struct Slice<'a, 'd> {
+    unit: &'a Unit<'d>,
+    id: ElementId,
+    start: u64,
+    end: u64,
+}
+
+impl<'a, 'd> Slice<'a, 'd> {
+    fn bytes(&self) -> &'a [u8] {
+        self.unit.section(self.id).bytes().get(self.start as usize..self.end as usize).unwrap_or(&[])
+    }
+
+    fn references(&self) -> &'a [Reference] {
+        let all = self.unit.references(self.id);
+        let from = all.partition_point(|r| r.offset < self.start);
+        let to = all.partition_point(|r| r.offset < self.end);
+        &all[from..to]
+    }
+}
+
+/// The stretch from a place of an element to the next place that is referred to.
+fn region(element: &Element, delta: i64, places: &[i64]) -> Option<(u64, u64)> {
+    let start = u64::try_from(element.origin as i64 + delta).ok()?;
+    if start < element.start || start >= element.end {
+        return None;
+    }
+    let next = places.get(places.partition_point(|&p| p <= delta));
+    let end = next.and_then(|&p| u64::try_from(element.origin as i64 + p).ok()).unwrap_or(element.end);
+    Some((start, end.clamp(start, element.end)))
+}
+
+/// For each unnamed element, where references point to, sorted.
+fn places(unit: &Unit<'_>) -> Vec<Vec<i64>> {
+    let mut out: Vec<Vec<i64>> = vec![Vec::new(); unit.elements.len()];
+    for reference in &unit.references {
+        if let Target::Element(target, delta) = reference.target
+            && unit.element(target).kind == Kind::Unnamed
+        {
+            out[target.index()].push(delta);
+        }
+    }
+    for list in &mut out {
+        list.sort_unstable();
+        list.dedup();
+    }
+    out
+}
+
+fn first_mismatch(a: &[u8], b: &[u8]) -> Option<usize> {
+    if a == b { None } else { a.iter().zip(b).position(|(x, y)| x != y) }
+}
+
+fn own_section(section: &BStr) -> bool {
+    [&b".data."[..], b".bss.", b".rodata."].iter().any(|prefix| section.starts_with(prefix))
+}
+
+fn sites_hold_lines(section: &BStr) -> bool {
+    matches!(section.as_bytes(), b"__verbose" | b"__dyndbg")
+}
+
+/// Descriptors of printk's index hold their line.
+fn is_printk_entry(unit: &Unit<'_>, id: ElementId) -> bool {
+    unit.symbol_name(id).is_some_and(|n| n.split(|&b| b == b'.').any(|part| part == b"_entry"))
+}
+
+fn without_digits(name: &BStr) -> Vec<u8> {
+    name.iter().copied().filter(|b| !b.is_ascii_digit()).collect()
+}
+
+/// What a reference means, for people.
+pub(crate) fn describe(unit: &Unit<'_>, target: Target) -> String {
+    let with = |name: String, delta: i64| match delta {
+        0 => name,
+        d if d > 0 => format!("{name}+{d:#x}"),
+        d => format!("{name}-{:#x}", -d),
+    };
+    match target {
+        Target::Element(id, delta) => with(unit.name(id), delta),
+        Target::String(section, start, delta) => {
+            let text = unit.string(section, start, delta).unwrap_or_default();
+            let text = text.strip_suffix(&[0]).unwrap_or(text);
+            let short = if text.len() > 40 { &text[..40] } else { text };
+            format!("{:?}", short.as_bstr())
+        }
+        Target::Constant(section, start, delta) => {
+            let bytes = unit.constant(section, start).unwrap_or_default();
+            let text: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            with(format!("constant {}", text.join(" ")), delta)
+        }
+        Target::External(symbol, delta) => with(unit.object.display_name(symbol).to_string(), delta),
+        Target::Number(value) => format!("{value:#x}"),
+    }
+}
+
+/// The functions that are referred to by an element, once each.
+pub(crate) fn referenced(unit: &Unit<'_>, id: ElementId) -> BTreeSet<ElementId> {
+    unit.references(id)
+        .iter()
+        .filter_map(|r| match r.target {
+            Target::Element(target, _) => Some(target),
+            _ => None,
+        })
+        .collect()
+}

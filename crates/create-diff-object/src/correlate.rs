@@ -1,0 +1,318 @@
+//! Finds for each function and datum its original.
+//!
+//! A name that the source gave is proof; a name that the compiler numbered says only to which group an
+//! element belongs. Within a group elements are told apart by what they contain and by who refers to them,
+//! never by their order or number.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bstr::{BStr, BString};
+
+use crate::names;
+use crate::unit::{ElementId, Kind, Target, Unit};
+
+/// Which element is whose counterpart.
+#[derive(Clone, Debug)]
+pub(crate) struct Twins {
+    /// For each original element, its patched version.
+    pub(crate) of_original: Vec<Option<ElementId>>,
+    /// For each patched element, its original.
+    pub(crate) of_patched: Vec<Option<ElementId>>,
+    /// Patched elements that have several originals to choose from, all alike, and how many.
+    pub(crate) ambiguous: BTreeMap<ElementId, usize>,
+}
+
+impl Twins {
+    fn pair(&mut self, original: ElementId, patched: ElementId) {
+        self.of_original[original.index()] = Some(patched);
+        self.of_patched[patched.index()] = Some(original);
+    }
+
+    /// Makes a pair two unrelated elements.
+    pub(crate) fn separate(&mut self, original: ElementId, patched: ElementId) {
+        self.of_original[original.index()] = None;
+        self.of_patched[patched.index()] = None;
+    }
+}
+
+/// Function or datum, and base name.
+type Group = (bool, BString);
+
+/// Pairs the elements of two versions.
+pub(crate) fn correlate(original: &Unit<'_>, patched: &Unit<'_>) -> Twins {
+    let mut twins = Twins {
+        of_original: vec![None; original.elements.len()],
+        of_patched: vec![None; patched.elements.len()],
+        ambiguous: BTreeMap::new(),
+    };
+    by_name(original, patched, &mut twins);
+    let mut groups: BTreeMap<Group, (Vec<ElementId>, Vec<ElementId>)> = BTreeMap::new();
+    for (unit, twin, first) in [(original, &twins.of_original, true), (patched, &twins.of_patched, false)] {
+        for id in unit.ids().filter(|id| twin[id.index()].is_none()) {
+            if let Some(group) = group_of(unit, id) {
+                let members = groups.entry(group).or_default();
+                if first { members.0.push(id) } else { members.1.push(id) }
+            }
+        }
+    }
+    groups.retain(|_, (o, p)| !o.is_empty() && !p.is_empty());
+    // Each pair found may tell others apart, as it is somebody's referrer or content.
+    let mut progress = true;
+    while progress && !groups.is_empty() {
+        progress = false;
+        for level in [Level::Both, Level::Referrers, Level::Content, Level::Order] {
+            for ((function, _), (o, p)) in &mut groups {
+                progress |= refine(original, patched, &mut twins, *function, o, p, level);
+            }
+            if progress {
+                break;
+            }
+        }
+        groups.retain(|_, (o, p)| !o.is_empty() && !p.is_empty());
+    }
+    for (o, p) in groups.values() {
+        for id in p {
+            twins.ambiguous.insert(*id, o.len());
+        }
+    }
+    twins
+}
+
+fn correlated(kind: Kind) -> bool {
+    matches!(kind, Kind::Function | Kind::Datum)
+}
+
+fn group_of(unit: &Unit<'_>, id: ElementId) -> Option<Group> {
+    let kind = unit.element(id).kind;
+    if !correlated(kind) {
+        return None;
+    }
+    let name = unit.symbol_name(id)?;
+    Some((kind == Kind::Function, names::base(name)))
+}
+
+/// The name of the source file of a local symbol; nothing for global ones.
+fn file<'a>(unit: &'a Unit<'_>, id: ElementId) -> Option<&'a BStr> {
+    let file = unit.file_of[unit.element(id).main?.index()]?;
+    Some(unit.object.symbol(file).name.as_ref())
+}
+
+/// Pairs elements whose names the source gave and that occur once on each side.
+fn by_name(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins) {
+    for with_file in [false, true] {
+        let mut names: BTreeMap<(bool, Vec<u8>, Vec<u8>), (Vec<ElementId>, Vec<ElementId>)> = BTreeMap::new();
+        for (unit, twin, first) in [(original, &twins.of_original, true), (patched, &twins.of_patched, false)] {
+            for id in unit.ids().filter(|id| twin[id.index()].is_none()) {
+                let element = unit.element(id);
+                let Some(name) = unit.symbol_name(id) else { continue };
+                if !correlated(element.kind) || names::is_numbered(name) {
+                    continue;
+                }
+                let source = if with_file { file(unit, id).map(|f| f.to_vec()) } else { None };
+                let key = (element.kind == Kind::Function, name.to_vec(), source.unwrap_or_default());
+                let both = names.entry(key).or_default();
+                if first { both.0.push(id) } else { both.1.push(id) }
+            }
+        }
+        for (o, p) in names.values() {
+            if let ([o], [p]) = (o.as_slice(), p.as_slice()) {
+                twins.pair(*o, *p);
+            }
+        }
+    }
+}
+
+/// What elements of a group are told apart by, most telling first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    /// Contents and referrers.
+    Both,
+    Referrers,
+    Content,
+    /// Referrers together with the order in which they refer to the group; or nothing else left.
+    Order,
+}
+
+fn refine(
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    twins: &mut Twins,
+    function: bool,
+    o: &mut Vec<ElementId>,
+    p: &mut Vec<ElementId>,
+    level: Level,
+) -> bool {
+    if o.is_empty() || p.is_empty() {
+        return false;
+    }
+    // The only ones of their name: the number says nothing. State must not wander from one function's
+    // static local to another's, though.
+    if let ([one], [other]) = (o.as_slice(), p.as_slice()) {
+        let (one, other) = (*one, *other);
+        if function || may_be_same_datum(original, patched, one, other) {
+            twins.pair(one, other);
+        }
+        o.clear();
+        p.clear();
+        return true;
+    }
+    if level == Level::Order && o.len() != p.len() {
+        return false;
+    }
+    let mut keys: BTreeMap<Vec<u8>, (Vec<ElementId>, Vec<ElementId>)> = BTreeMap::new();
+    for &id in o.iter() {
+        let key = key(original, &twins.of_original, true, id, level);
+        keys.entry(key).or_default().0.push(id);
+    }
+    for &id in p.iter() {
+        let key = key(patched, &twins.of_patched, false, id, level);
+        keys.entry(key).or_default().1.push(id);
+    }
+    let mut found = BTreeSet::new();
+    for (ones, others) in keys.values() {
+        if let ([one], [other]) = (ones.as_slice(), others.as_slice()) {
+            if function || may_be_same_datum(original, patched, *one, *other) {
+                twins.pair(*one, *other);
+                found.insert((true, *one));
+                found.insert((false, *other));
+            }
+        } else if level == Level::Order && ones.len() == others.len() && function {
+            // Clones with equal code and equal callers are interchangeable.
+            let content = |unit: &Unit<'_>, twin: &[Option<ElementId>], first, id| {
+                let mut out = Vec::new();
+                content_key(unit, twin, first, id, &mut out);
+                out
+            };
+            let first = content(original, &twins.of_original, true, ones[0]);
+            let alike = ones.iter().all(|id| content(original, &twins.of_original, true, *id) == first)
+                && others.iter().all(|id| content(patched, &twins.of_patched, false, *id) == first);
+            if alike {
+                for (one, other) in ones.iter().zip(others) {
+                    twins.pair(*one, *other);
+                    found.insert((true, *one));
+                    found.insert((false, *other));
+                }
+            }
+        }
+    }
+    o.retain(|id| !found.contains(&(true, *id)));
+    p.retain(|id| !found.contains(&(false, *id)));
+    !found.is_empty()
+}
+
+/// The source-level functions that refer to an element, sorted.
+fn roots(unit: &Unit<'_>, id: ElementId) -> BTreeSet<BString> {
+    let mut out = BTreeSet::new();
+    for (by, _) in &unit.referrers[id.index()] {
+        match unit.element(*by).kind {
+            Kind::Function | Kind::Datum => {
+                if let Some(name) = unit.symbol_name(*by) {
+                    out.insert(names::root(name).into());
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+fn may_be_same_datum(original: &Unit<'_>, patched: &Unit<'_>, one: ElementId, other: ElementId) -> bool {
+    let (before, after) = (roots(original, one), roots(patched, other));
+    if before.is_empty() || after.is_empty() || before.intersection(&after).next().is_some() {
+        return true;
+    }
+    // No function in common: the owner was inlined elsewhere if it is gone on the other side.
+    let exists = |unit: &Unit<'_>, roots: &BTreeSet<BString>| {
+        unit.ids()
+            .filter(|id| unit.element(*id).kind == Kind::Function)
+            .filter_map(|id| unit.symbol_name(id))
+            .any(|name| roots.iter().any(|root| names::root(name) == *root))
+    };
+    !exists(patched, &before) || !exists(original, &after)
+}
+
+fn key(unit: &Unit<'_>, twin: &[Option<ElementId>], first: bool, id: ElementId, level: Level) -> Vec<u8> {
+    let mut out = Vec::new();
+    if matches!(level, Level::Both | Level::Content) {
+        content_key(unit, twin, first, id, &mut out);
+    }
+    if matches!(level, Level::Both | Level::Referrers | Level::Order) {
+        for root in roots(unit, id) {
+            out.extend_from_slice(&root);
+            out.push(0);
+        }
+    }
+    if level == Level::Order {
+        out.push(1);
+        for (by, index) in unit.referrers[id.index()].iter().take(1) {
+            let range = unit.element(*by).references.clone();
+            let base = unit.symbol_name(id).map(names::base);
+            let mut seen = BTreeSet::new();
+            let mut place = 0;
+            for reference in range.start..*index {
+                if let Target::Element(target, _) = unit.references[reference as usize].target
+                    && target != id
+                    && unit.symbol_name(target).map(names::base) == base
+                    && seen.insert(target)
+                {
+                    place += 1;
+                }
+            }
+            out.extend_from_slice(&u32::to_le_bytes(place));
+        }
+    }
+    out
+}
+
+/// Bytes and references of an element, in a form that is equal for equal elements of both versions.
+fn content_key(unit: &Unit<'_>, twin: &[Option<ElementId>], first: bool, id: ElementId, out: &mut Vec<u8>) {
+    let element = unit.element(id);
+    let extent = unit.extent(id);
+    out.extend_from_slice(&(extent - element.start).to_le_bytes());
+    let bytes = unit.bytes(id);
+    out.extend_from_slice(bytes.get(..(extent - element.start) as usize).unwrap_or(bytes));
+    for reference in unit.references(id) {
+        out.extend_from_slice(&(reference.offset - element.start).to_le_bytes());
+        out.extend_from_slice(&reference.kind.to_le_bytes());
+        match reference.target {
+            Target::Element(target, delta) => {
+                // A pair goes by the original's number.
+                match twin[target.index()] {
+                    Some(other) => {
+                        out.push(b'=');
+                        let number = if first { target } else { other };
+                        out.extend_from_slice(&number.0.to_le_bytes());
+                    }
+                    None => {
+                        out.push(b'~');
+                        if let Some(name) = unit.symbol_name(target) {
+                            out.extend_from_slice(&names::base(name));
+                        }
+                        out.push(0);
+                    }
+                }
+                out.extend_from_slice(&delta.to_le_bytes());
+            }
+            Target::String(section, start, delta) => {
+                out.push(b's');
+                out.extend_from_slice(unit.string(section, start, 0).unwrap_or_default());
+                out.extend_from_slice(&delta.to_le_bytes());
+            }
+            Target::Constant(section, start, delta) => {
+                out.push(b'c');
+                out.extend_from_slice(unit.constant(section, start).unwrap_or_default());
+                out.extend_from_slice(&delta.to_le_bytes());
+            }
+            Target::External(symbol, delta) => {
+                out.push(b'e');
+                out.extend_from_slice(unit.object.display_name(symbol));
+                out.push(0);
+                out.extend_from_slice(&delta.to_le_bytes());
+            }
+            Target::Number(value) => {
+                out.push(b'n');
+                out.extend_from_slice(&value.to_le_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Static keys and static calls that live in modules.
+//!
+//! The kernel reads `__jump_table` and `.static_call_sites` when it loads the patch module. What an entry
+//! refers to in another module is known only later, when the livepatch core applies its relocations, so
+//! such entries cannot be kept.
+
+use std::collections::BTreeSet;
+
+use bstr::{BStr, BString};
+use kpatch_elf::klp::VMLINUX;
+
+use crate::error::DiffError;
+use crate::lookup::{Lookup, Resolution};
+use crate::select::{Selection, entry_owner};
+use crate::tables::TableKind;
+use crate::unit::{ElementId, Kind, Target, Unit};
+
+/// Finds entries that must not be taken; the ones that cannot be left out either are errors.
+pub(crate) fn check(
+    patched: &Unit<'_>,
+    lookup: &Lookup<'_>,
+    selection: &Selection,
+    warnings: &mut Vec<String>,
+) -> (BTreeSet<ElementId>, Vec<(Option<ElementId>, DiffError)>) {
+    let mut dropped = BTreeSet::new();
+    let mut errors = Vec::new();
+    for &entry in &selection.order {
+        let kind = match patched.element(entry).kind {
+            Kind::Entry(kind @ (TableKind::Jumps | TableKind::StaticCalls)) => kind,
+            _ => continue,
+        };
+        let Some((key, object)) = module_key(patched, lookup, selection, entry) else { continue };
+        let owner = entry_owner(patched, entry);
+        let function = owner.map(|f| patched.name(f)).unwrap_or_default();
+        let tracepoint = match kind {
+            TableKind::Jumps => key.starts_with(b"__tracepoint_"),
+            _ => key.starts_with(b"__SCK__tp_func_"),
+        };
+        if tracepoint {
+            dropped.insert(entry);
+            warnings.push(format!(
+                "{function}: tracepoint {key} of module {object} stays off in the patched function"
+            ));
+        } else {
+            let (key, object) = (key.to_string(), object);
+            let error = match kind {
+                TableKind::Jumps => DiffError::JumpLabel { function, key, object },
+                _ => DiffError::StaticCall { function, key, object },
+            };
+            errors.push((owner, error));
+        }
+    }
+    (dropped, errors)
+}
+
+/// The key of an entry and its module, if it is in one and not in the patch.
+fn module_key(
+    patched: &Unit<'_>,
+    lookup: &Lookup<'_>,
+    selection: &Selection,
+    entry: ElementId,
+) -> Option<(BString, String)> {
+    // The key is the last field.
+    let reference = patched.references(entry).last()?;
+    let name: &BStr = match reference.target {
+        Target::External(symbol, _) => patched.object.symbol(symbol).name.as_ref(),
+        Target::Element(target, _) => {
+            let main = patched.element(target).main?;
+            if patched.element(target).kind != Kind::Datum || selection.has(target) {
+                return None;
+            }
+            patched.object.symbol(main).name.as_ref()
+        }
+        _ => return None,
+    };
+    match reference.target {
+        Target::Element(target, _) if patched.is_local(target) => {
+            (lookup.object() != VMLINUX).then(|| (name.into(), lookup.object().to_owned()))
+        }
+        _ => match lookup.external(name) {
+            Ok(Resolution::Klp { object, .. }) if object != VMLINUX => Some((name.into(), object)),
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,328 @@
+//! Compares two versions of a kernel object and extracts what changed.
+//!
+//! [`diff`] takes the bytes of both versions and what is known of the shipped kernel, and returns an extract
+//! ([`kpatch_elf::extract`]) or the reasons against it. It does no input or output and has no state.
+//!
+//! One phase per module, each borrowing what the earlier ones made: `unit` reads an object and cuts it into
+//! elements; `correlate` finds each element's original; `compare` and `lines` tell same from changed;
+//! `select` decides what goes in and why; `verify` refuses what a live patch cannot do; `lookup` says what
+//! an undefined symbol is in the shipped kernel; `emit` builds the extract.
+
+mod author;
+mod compare;
+mod correlate;
+mod emit;
+mod error;
+mod keys;
+mod lines;
+mod lookup;
+mod names;
+mod report;
+mod select;
+mod sizes;
+mod source;
+mod story;
+mod tables;
+mod unit;
+mod verify;
+
+use std::collections::BTreeSet;
+
+use kbuild::symtab::SymbolTable;
+use kbuild::symvers::Symvers;
+use kpatch_elf::extract::{self, Manifest};
+use kpatch_elf::{Section, section_type};
+
+pub use error::{Diagnostic, DiffError, SourceLine};
+pub use report::{ElementReport, FirstDifference, Reason, Report, Status};
+pub use sizes::{Entry, EntrySizes, SizesError};
+
+use author::Author;
+use emit::Parts;
+use lines::LineNumbers;
+use lookup::Lookup;
+use select::{Change, Seeds};
+use source::SourceMap;
+use unit::{ElementId, Kind, LoadError, Unit};
+
+/// Choices that do not depend on the objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Make `__mcount_loc` for functions that call the tracer and are listed nowhere: for objects that the
+    /// target's own tools will not see again.
+    pub make_entry_table: bool,
+}
+
+/// What to compare, and with what knowledge.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The object compiled from the original source.
+    pub original: &'a [u8],
+    /// The object compiled from the patched source.
+    pub patched: &'a [u8],
+    /// The object's path in the build, `fs/proc/meminfo.o`.
+    pub unit: &'a str,
+    /// The object it is part of: `vmlinux` or a module's name with `_` for `-`.
+    pub object: &'a str,
+    /// Symbol table of the shipped `object`.
+    pub shipped: &'a SymbolTable<'a>,
+    /// What vmlinux and the modules export.
+    pub exports: &'a Symvers,
+    /// Sizes of special sections' entries.
+    pub sizes: &'a EntrySizes,
+    /// Choices.
+    pub options: Options,
+}
+
+/// What a comparison comes to.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one value per comparison")]
+pub enum Outcome {
+    /// Nothing that a kernel would notice changed.
+    Unchanged(Report),
+    /// Something did.
+    Extract(Extract),
+}
+
+/// What changed, ready for the linker of the patch module.
+#[derive(Debug)]
+pub struct Extract {
+    /// The object.
+    pub bytes: Vec<u8>,
+    /// Its manifest, which is in the object as well.
+    pub manifest: Manifest,
+    /// What was found and why.
+    pub report: Report,
+}
+
+/// Why there is no extract.
+#[derive(Debug)]
+pub struct Failure {
+    /// All reasons, in the order of the patched object.
+    pub errors: Vec<Diagnostic>,
+    /// What was found before, as far as it got.
+    pub report: Report,
+}
+
+impl Failure {
+    /// The exit status of the predecessor for this: 2 where differences cannot be reconciled, else 1.
+    pub fn exit_status(&self) -> u8 {
+        if self.errors.iter().any(|e| e.error.exit_status() == 2) { 2 } else { 1 }
+    }
+
+    /// True if both versions have to be compiled again with `asm-generic/runtime-const.h` included first,
+    /// and nothing else is wrong.
+    pub fn needs_runtime_const_shim(&self) -> bool {
+        !self.errors.is_empty()
+            && self.errors.iter().all(|e| matches!(e.error, DiffError::RuntimeConstant { .. }))
+    }
+}
+
+/// Compares two versions of an object.
+pub fn diff(input: &Input<'_>) -> Result<Outcome, Failure> {
+    let report =
+        Report { unit: input.unit.to_owned(), object: input.object.to_owned(), ..Report::default() };
+    let (original, patched) = match (
+        Unit::load(input.original, input.sizes),
+        Unit::load(input.patched, input.sizes),
+    ) {
+        (Ok(original), Ok(patched)) => (original, patched),
+        (original, patched) => {
+            let errors = load_errors("original", original.err())
+                .chain(load_errors("patched", patched.err()))
+                .collect::<Vec<_>>();
+            return Err(Failure { errors: once_each(errors), report });
+        }
+    };
+    let mut errors = Vec::new();
+    let (a, b) = (&original.object, &patched.object);
+    for (same, what) in [
+        (a.machine == b.machine, "machine"),
+        (a.abi == b.abi, "ABI"),
+        (a.file_flags == b.file_flags, "flags"),
+    ] {
+        if !same {
+            errors.push(plain(DiffError::Header { what }));
+        }
+    }
+    if !errors.is_empty() {
+        return Err(Failure { errors, report });
+    }
+    compare(input, &original, &patched, report)
+}
+
+fn compare(
+    input: &Input<'_>,
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    mut report: Report,
+) -> Result<Outcome, Failure> {
+    report.after_objtool = patched.after_objtool();
+    let mut early = Vec::new();
+    let author = Author::read(patched, &mut early);
+    let (lines_before, lines_after) = (SourceMap::read(&original.object), SourceMap::read(&patched.object));
+    let lookup = Lookup::new(original, input.shipped, input.exports, input.object);
+    let mut twins = correlate::correlate(original, patched);
+    let mut statuses = select::statuses(
+        original,
+        patched,
+        &mut twins,
+        &LineNumbers { original: &lines_before, patched: &lines_after },
+    );
+    apply_author(patched, &author, &mut statuses, &mut report);
+    overridden(patched, &lookup, &mut statuses, &mut report);
+
+    let mut seeds = Seeds {
+        callbacks: author.callbacks.iter().map(|c| c.1).collect(),
+        ignored: author.ignored_functions.clone(),
+        dropped: BTreeSet::new(),
+    };
+    let mut selection = select::select(patched, &statuses, &seeds);
+    let (dropped, key_errors) = keys::check(patched, &lookup, &selection, &mut report.warnings);
+    if !dropped.is_empty() {
+        seeds.dropped = dropped;
+        selection = select::select(patched, &statuses, &seeds);
+    }
+
+    let sources = (&lines_before, &lines_after);
+    story::tell(&mut report, original, patched, &twins, &statuses, &selection, &author, sources);
+    let mut errors: Vec<(Option<ElementId>, DiffError)> = early.into_iter().map(|e| (None, e)).collect();
+    errors.extend(key_errors);
+    errors.extend(verify::verify(original, patched, &twins, &statuses, &selection, &author));
+    let nothing = selection.order.is_empty();
+    if nothing && errors.is_empty() {
+        return Ok(Outcome::Unchanged(report));
+    }
+    let parts = Parts {
+        original,
+        patched,
+        twins: &twins,
+        statuses: &statuses,
+        selection: &selection,
+        lookup: &lookup,
+        author: &author,
+        unit: input.unit,
+        object: input.object,
+        make_entry_table: input.options.make_entry_table,
+    };
+    let emitted = match emit::emit(&parts) {
+        Ok(emitted) if errors.is_empty() => emitted,
+        Ok(_) => return Err(fail(errors, patched, &lines_after, report)),
+        Err(more) => {
+            errors.extend(more);
+            return Err(fail(errors, patched, &lines_after, report));
+        }
+    };
+    report.warnings.extend(emitted.warnings.iter().cloned());
+    report.unresolved.clone_from(&emitted.unresolved);
+    story::sum_up(&mut report, &emitted.object, &emitted.manifest);
+    match write(emitted.object, &emitted.manifest) {
+        Ok(bytes) => Ok(Outcome::Extract(Extract { bytes, manifest: emitted.manifest, report })),
+        Err(error) => Err(Failure { errors: vec![plain(error)], report }),
+    }
+}
+
+/// What the author wants ignored counts as unchanged.
+fn apply_author(patched: &Unit<'_>, author: &Author, statuses: &mut select::Statuses, report: &mut Report) {
+    for id in patched.ids() {
+        let section = patched.section(id).name.to_string();
+        let function = patched.element(id).kind == Kind::Function;
+        let parent = statuses.parent.get(&id).copied().unwrap_or(id);
+        if author.ignored_functions.contains(&id) || author.ignored_functions.contains(&parent) {
+            statuses.of[id.index()] = Change::Same;
+            if function && parent == id {
+                report.ignored_functions.push(patched.name(id));
+            }
+        } else if author.ignored_sections.contains(&section) {
+            statuses.of[id.index()] = Change::Same;
+            if !report.ignored_sections.contains(&section) {
+                report.ignored_sections.push(section);
+            }
+        }
+    }
+    for function in &author.forced {
+        report.warnings.push(format!("function '{function}' marked with KPATCH_FORCE_UNSAFE!"));
+    }
+}
+
+/// A weak function that another unit overrides is not in the kernel: a change of it changes nothing.
+fn overridden(
+    patched: &Unit<'_>,
+    lookup: &Lookup<'_>,
+    statuses: &mut select::Statuses,
+    report: &mut Report,
+) {
+    for id in patched.ids() {
+        if statuses.of[id.index()] != Change::Changed || patched.element(id).kind != Kind::Function {
+            continue;
+        }
+        let Some(main) = patched.element(id).main else { continue };
+        let symbol = patched.object.symbol(main);
+        if symbol.binding != kpatch_elf::binding::WEAK {
+            continue;
+        }
+        if lookup.global(symbol.name.as_ref()).is_some_and(|shipped| !lookup.is_weak(shipped)) {
+            statuses.of[id.index()] = Change::Same;
+            report.warnings.push(format!(
+                "{} changed, but the kernel has another definition that overrides this weak one",
+                symbol.name
+            ));
+        }
+    }
+}
+
+fn write(mut object: kpatch_elf::Object<'_>, manifest: &Manifest) -> Result<Vec<u8>, DiffError> {
+    let text = serde_json::to_vec(manifest).map_err(|error| DiffError::Manifest(error.to_string()))?;
+    object.add_section(Section::new(extract::SECTION, section_type::PROGBITS, 0, 1, text));
+    Ok(object.write()?)
+}
+
+fn plain(error: DiffError) -> Diagnostic {
+    Diagnostic { error, element: None, section: None, source: None }
+}
+
+fn load_errors(which: &'static str, error: Option<LoadError>) -> impl Iterator<Item = Diagnostic> {
+    let errors = match error {
+        None => Vec::new(),
+        Some(LoadError::Read(source)) => vec![DiffError::Read { which, source }],
+        Some(LoadError::Tables(errors)) => errors,
+    };
+    errors.into_iter().map(plain)
+}
+
+/// Both versions tell the same of a section that neither can be cut into entries.
+fn once_each(errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut out: Vec<Diagnostic> = Vec::new();
+    for error in errors {
+        if !out.contains(&error) {
+            out.push(error);
+        }
+    }
+    out
+}
+
+/// Says where each error is.
+fn fail(
+    mut errors: Vec<(Option<ElementId>, DiffError)>,
+    patched: &Unit<'_>,
+    lines: &SourceMap,
+    report: Report,
+) -> Failure {
+    errors.sort_by_key(|(id, _)| *id);
+    let errors = errors
+        .into_iter()
+        .map(|(id, error)| {
+            let Some(id) = id else { return plain(error) };
+            let element = patched.element(id);
+            Diagnostic {
+                error,
+                element: Some(patched.name(id)),
+                section: Some(patched.section(id).name.to_string()),
+                source: (element.kind == Kind::Function)
+                    .then(|| lines.at(element.section, element.origin))
+                    .flatten(),
+            }
+        })
+        .collect();
+    Failure { errors: once_each(errors), report }
+}

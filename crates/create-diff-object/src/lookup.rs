@@ -1,0 +1,266 @@
+//! What a symbol that the extract does not define is in the shipped kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bstr::{BStr, BString, ByteSlice};
+use kbuild::symtab::{ShippedBinding, ShippedId, ShippedKind, SymbolTable};
+use kbuild::symvers::Symvers;
+use kpatch_elf::{SymbolId, symbol_kind};
+
+use crate::error::DiffError;
+use crate::names;
+use crate::unit::Unit;
+
+/// How a reference gets its address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Resolution {
+    /// By the module loader: exported by vmlinux.
+    Exported,
+    /// By the livepatch core.
+    Klp {
+        object: String,
+        name: BString,
+        sympos: u32,
+        function: bool,
+    },
+    /// By nobody that this unit knows; another unit of the patch may define it.
+    Unknown,
+}
+
+/// Symbols of the shipped object as the original unit sees them.
+pub(crate) struct Lookup<'a> {
+    shipped: &'a SymbolTable<'a>,
+    exports: &'a Symvers,
+    object: &'a str,
+    /// For each file symbol of the original unit, the file in the shipped table.
+    files: BTreeMap<SymbolId, Found>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    File(ShippedId),
+    Several(usize),
+    None,
+}
+
+impl<'a> Lookup<'a> {
+    pub(crate) fn new(
+        original: &Unit<'_>,
+        shipped: &'a SymbolTable<'a>,
+        exports: &'a Symvers,
+        object: &'a str,
+    ) -> Lookup<'a> {
+        Lookup { shipped, exports, object, files: match_files(original, shipped) }
+    }
+
+    /// A symbol that the original unit defines.
+    pub(crate) fn own(&self, unit: &Unit<'_>, id: SymbolId) -> Result<Resolution, DiffError> {
+        let symbol = unit.object.symbol(id);
+        if !symbol.is_local() {
+            return self.external(symbol.name.as_ref());
+        }
+        let shipped = self.local(unit, id)?;
+        self.klp(shipped)
+    }
+
+    /// The same, by the livepatch core even if it is exported.
+    pub(crate) fn own_klp(&self, unit: &Unit<'_>, id: SymbolId) -> Result<Resolution, DiffError> {
+        self.klp(self.shipped_of(unit, id)?)
+    }
+
+    /// Name, position and size of a function to be replaced.
+    pub(crate) fn replaced(&self, unit: &Unit<'_>, id: SymbolId) -> Result<(String, u32, u64), DiffError> {
+        let shipped = self.shipped_of(unit, id)?;
+        let symbol = self.shipped.symbol(shipped);
+        let Some(sympos) = self.shipped.sympos(shipped) else {
+            return Err(DiffError::NotListed { name: symbol.name.to_string(), object: self.object.to_owned() });
+        };
+        Ok((symbol.name.to_string(), sympos, symbol.size))
+    }
+
+    fn shipped_of(&self, unit: &Unit<'_>, id: SymbolId) -> Result<ShippedId, DiffError> {
+        let symbol = unit.object.symbol(id);
+        if symbol.is_local() {
+            return self.local(unit, id);
+        }
+        self.global(symbol.name.as_ref()).ok_or_else(|| DiffError::NotShipped {
+            name: symbol.name.to_string(),
+            object: self.object.to_owned(),
+        })
+    }
+
+    /// The shipped symbol of a local symbol of the original unit.
+    pub(crate) fn local(&self, unit: &Unit<'_>, id: SymbolId) -> Result<ShippedId, DiffError> {
+        let symbol = unit.object.symbol(id);
+        let name: &BStr = symbol.name.as_ref();
+        let not_shipped =
+            || DiffError::NotShipped { name: name.to_string(), object: self.object.to_owned() };
+        let matching = |id: &ShippedId| {
+            let shipped = self.shipped.symbol(*id);
+            shipped.defined && shipped.binding == ShippedBinding::Local && kind_fits(symbol.kind, shipped.kind)
+        };
+        let file = unit.file_of[id.index()];
+        let source = file.map(|f| unit.object.symbol(f).name.to_string()).unwrap_or_default();
+        match file.and_then(|f| self.files.get(&f)) {
+            Some(Found::File(file)) => {
+                let found: Vec<ShippedId> = self
+                    .shipped
+                    .named(name)
+                    .filter(matching)
+                    .filter(|&s| self.shipped.symbol(s).file == Some(*file))
+                    .collect();
+                match found.as_slice() {
+                    [only] => Ok(*only),
+                    [] => Err(not_shipped()),
+                    several => Err(DiffError::LocalAmbiguous {
+                        name: name.to_string(),
+                        file: source,
+                        candidates: several.len(),
+                    }),
+                }
+            }
+            found => {
+                // Without a file, a name that occurs once is still proof.
+                let all: Vec<ShippedId> = self.shipped.named(name).filter(matching).collect();
+                match (all.as_slice(), found) {
+                    ([only], _) => Ok(*only),
+                    ([], _) => Err(not_shipped()),
+                    (_, Some(Found::Several(candidates))) => Err(DiffError::FileAmbiguous {
+                        name: name.to_string(),
+                        file: source,
+                        object: self.object.to_owned(),
+                        candidates: *candidates,
+                    }),
+                    (several, _) => Err(DiffError::LocalAmbiguous {
+                        name: name.to_string(),
+                        file: source,
+                        candidates: several.len(),
+                    }),
+                }
+            }
+        }
+    }
+
+    /// The definition of a global symbol that counts, if this object has one.
+    pub(crate) fn global(&self, name: &BStr) -> Option<ShippedId> {
+        self.shipped.global(name)
+    }
+
+    /// The object whose symbol table this is.
+    pub(crate) fn object(&self) -> &str {
+        self.object
+    }
+
+    pub(crate) fn is_weak(&self, id: ShippedId) -> bool {
+        self.shipped.symbol(id).binding == ShippedBinding::Weak
+    }
+
+    /// A global symbol, defined by this unit or another.
+    pub(crate) fn external(&self, name: &BStr) -> Result<Resolution, DiffError> {
+        let export = self.exports.get(name);
+        if export.is_some_and(|e| e.is_vmlinux() && !e.is_restricted()) {
+            // A module may have a global symbol of the same name, which wins inside it.
+            let own = self.object != kpatch_elf::klp::VMLINUX && self.global(name).is_some();
+            if !own {
+                return Ok(Resolution::Exported);
+            }
+        }
+        if let Some(id) = self.global(name) {
+            return self.klp(id);
+        }
+        if let Some(export) = export {
+            return Ok(Resolution::Klp {
+                object: export.object.to_string(),
+                name: name.into(),
+                sympos: 0,
+                function: true,
+            });
+        }
+        Ok(Resolution::Unknown)
+    }
+
+    fn klp(&self, id: ShippedId) -> Result<Resolution, DiffError> {
+        let symbol = self.shipped.symbol(id);
+        let Some(sympos) = self.shipped.sympos(id) else {
+            return Err(DiffError::NotListed {
+                name: symbol.name.to_string(),
+                object: self.object.to_owned(),
+            });
+        };
+        Ok(Resolution::Klp {
+            object: self.object.to_owned(),
+            name: symbol.name.as_ref().into(),
+            sympos,
+            function: symbol.kind == ShippedKind::Function,
+        })
+    }
+}
+
+fn kind_fits(kind: u8, shipped: ShippedKind) -> bool {
+    match shipped {
+        ShippedKind::Function => kind == symbol_kind::FUNC,
+        ShippedKind::Object => kind == symbol_kind::OBJECT,
+        ShippedKind::NoType | ShippedKind::Other => true,
+        ShippedKind::File => false,
+    }
+}
+
+/// Finds for each file of the unit the file of the shipped table whose local symbols it shares.
+///
+/// Base names of sources repeat all over a kernel (`core.c`), so the file that has most of the unit's local
+/// functions and data, and fewest others, is taken; two that are equally good are none.
+fn match_files(unit: &Unit<'_>, shipped: &SymbolTable<'_>) -> BTreeMap<SymbolId, Found> {
+    let mut locals: BTreeMap<SymbolId, BTreeSet<&BStr>> = BTreeMap::new();
+    for (id, symbol) in unit.object.symbols_with_ids() {
+        if symbol.kind == symbol_kind::FILE && !symbol.name.is_empty() {
+            locals.entry(id).or_default();
+        }
+        if let Some(file) = unit.file_of[id.index()]
+            && matches!(symbol.kind, symbol_kind::FUNC | symbol_kind::OBJECT)
+            && symbol.section().is_some()
+            && kept_by_linker(symbol.name.as_ref())
+        {
+            locals.entry(file).or_default().insert(symbol.name.as_ref());
+        }
+    }
+    let mut out = BTreeMap::new();
+    for (file, names) in locals {
+        let name: &BStr = unit.object.symbol(file).name.as_ref();
+        let mut best: Option<(i64, Vec<ShippedId>)> = None;
+        for (candidate, symbols) in shipped.files(name) {
+            let theirs: BTreeSet<&BStr> = symbols
+                .iter()
+                .filter(|s| matches!(s.kind, ShippedKind::Function | ShippedKind::Object))
+                .map(|s| s.name.as_ref())
+                .filter(|n| kept_by_linker(n))
+                .collect();
+            let common = names.intersection(&theirs).count() as i64;
+            let score = 2 * common - names.len() as i64 - theirs.len() as i64;
+            match &mut best {
+                Some((top, list)) if *top == score => list.push(candidate),
+                Some((top, _)) if *top > score => {}
+                _ => best = Some((score, vec![candidate])),
+            }
+        }
+        let found = match best {
+            None => Found::None,
+            Some((_, list)) if list.len() == 1 => Found::File(list[0]),
+            Some((_, list)) => Found::Several(list.len()),
+        };
+        out.insert(file, found);
+    }
+    out
+}
+
+/// False for local symbols that a link may drop.
+fn kept_by_linker(name: &BStr) -> bool {
+    !(name.starts_with(b"__exitcall_")
+        || name.starts_with(b"__brk_reservation_fn_")
+        || name.starts_with(b"__func_stack_frame_non_standard_")
+        || name.starts_with(b"__trace_check")
+        || name.starts_with(b".L")
+        || name.starts_with(b"__pfx_")
+        || name.contains_str(b"__addressable_")
+        || name.contains_str(b"__UNIQUE_ID_")
+        || names::is_sanitizer_data(name))
+}

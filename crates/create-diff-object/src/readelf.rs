@@ -1,0 +1,107 @@
+//! The parent's symbol table as text: what `readelf -s --wide` prints.
+
+use bstr::{BString, ByteSlice};
+use kbuild::symtab::{ShippedBinding, ShippedKind, ShippedSymbol, SymbolTable, shipped};
+use thiserror::Error;
+
+/// A line that is no line of a symbol table.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("line {line}: {what}")]
+pub(crate) struct ReadelfError {
+    line: usize,
+    what: &'static str,
+}
+
+/// Parses the text. Symbols of `.dynsym` are passed over, as are undefined ones.
+pub(crate) fn parse(text: &[u8], module: bool) -> Result<SymbolTable<'static>, ReadelfError> {
+    let mut symbols: Vec<ShippedSymbol<'static>> = Vec::new();
+    let mut dynamic = false;
+    for (index, line) in text.lines().enumerate() {
+        if line.starts_with(b"Symbol table") {
+            dynamic = line.contains_str(b".dynsym");
+            continue;
+        }
+        let mut fields = line.fields();
+        let Some(number) = fields.next() else { continue };
+        if dynamic || !number.ends_with(b":") || number == b"Num:" {
+            continue;
+        }
+        let error = |what| ReadelfError { line: index + 1, what };
+        let mut next = |what| fields.next().ok_or(error(what));
+        let value = next("no value")?;
+        let size = next("no size")?;
+        let kind = next("no type")?;
+        let bind = next("no binding")?;
+        let _visibility = next("no visibility")?;
+        let mut section = next("no section")?;
+        // ppc64 prints `[<localentry>: 8]` in between.
+        if section.starts_with(b"[") {
+            while !section.ends_with(b"]") {
+                section = next("no section")?;
+            }
+            section = next("no section")?;
+        }
+        let rest: Vec<&[u8]> = fields.take_while(|f| !f.starts_with(b"[<")).collect();
+        let name: BString = bstr::join(b" ", rest).into();
+        let value = hex(value).ok_or(error("the value is no hexadecimal number"))?;
+        let size = match size.strip_prefix(b"0x") {
+            Some(digits) => hex(digits),
+            None => size.to_str().ok().and_then(|s| s.parse().ok()),
+        }
+        .ok_or(error("the size is no number"))?;
+        let kind = match kind {
+            b"NOTYPE" => ShippedKind::NoType,
+            b"OBJECT" => ShippedKind::Object,
+            b"FUNC" => ShippedKind::Function,
+            b"FILE" => ShippedKind::File,
+            b"SECTION" => continue,
+            _ => ShippedKind::Other,
+        };
+        let binding = match bind {
+            b"LOCAL" => ShippedBinding::Local,
+            b"WEAK" => ShippedBinding::Weak,
+            b"GLOBAL" | b"UNIQUE" => ShippedBinding::Global,
+            _ => return Err(error("unknown binding")),
+        };
+        let section = match section {
+            b"UND" => continue,
+            b"ABS" | b"COM" => None,
+            number => Some(
+                number
+                    .to_str()
+                    .ok()
+                    .and_then(|s| s.parse().ok())
+                    .ok_or(error("the section is no number"))?,
+            ),
+        };
+        symbols.push(shipped(name, value, size, kind, binding, section));
+    }
+    Ok(SymbolTable::new(symbols, module))
+}
+
+fn hex(digits: &[u8]) -> Option<u64> {
+    u64::from_str_radix(digits.to_str().ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_readelf_prints() {
+        let text = b"\nSymbol table '.dynsym' contains 2 entries:\n   Num:    Value          Size Type    Bind   Vis      Ndx Name\n     1: 0000000000000010     4 FUNC    GLOBAL DEFAULT    1 hidden\n\nSymbol table '.symtab' contains 4 entries:\n   Num:    Value          Size Type    Bind   Vis      Ndx Name\n     0: 0000000000000000     0 NOTYPE  LOCAL  DEFAULT  UND \n     1: 0000000000000000     0 FILE    LOCAL  DEFAULT  ABS meminfo.c\n     2: ffffffff81000010 0x1000 FUNC   LOCAL  DEFAULT    1 show\n     3: 0000000000000020    12 FUNC    GLOBAL DEFAULT [<localentry>: 8]    2 far\n";
+        let table = parse(text, false).unwrap();
+        assert_eq!(table.symbols().len(), 3);
+        let show = table.named("show".into()).next().unwrap();
+        assert_eq!(table.symbol(show).size, 0x1000);
+        assert!(table.symbol(show).file.is_some());
+        assert!(table.global("far".into()).is_some());
+        assert_eq!(table.named("hidden".into()).count(), 0);
+    }
+
+    #[test]
+    fn damaged_lines_are_errors() {
+        let error = parse(b"  1: zz 4 FUNC GLOBAL DEFAULT 1 x\n", false).unwrap_err();
+        assert_eq!(error.line, 1);
+    }
+}

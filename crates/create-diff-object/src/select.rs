@@ -1,0 +1,286 @@
+//! Decides what goes into the extract, and why.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bstr::ByteSlice;
+use kpatch_elf::section_flags;
+
+use crate::compare::{Comparer, Difference};
+use crate::correlate::Twins;
+use crate::emit::is_empty_replacement;
+use crate::lines::LineNumbers;
+use crate::names::{self, Special};
+use crate::tables::{self, Class, TableKind};
+use crate::unit::{ElementId, Kind, Target, Unit};
+
+/// Status of an element of the patched version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Same,
+    Changed,
+    New,
+}
+
+/// Why an element is in. Ids are of the patched version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    Changed,
+    ContainsChanged(ElementId),
+    NewGlobal,
+    Callback,
+    PartOf(ElementId),
+    ReferencedBy(ElementId),
+    About(ElementId),
+}
+
+/// The status of every element of the patched version.
+pub(crate) struct Statuses {
+    pub(crate) of: Vec<Change>,
+    pub(crate) differences: BTreeMap<ElementId, Difference>,
+    /// Functions that differ in line numbers only.
+    pub(crate) line_only: Vec<ElementId>,
+    /// For functions that are replaced because a part of them changed.
+    pub(crate) contains: BTreeMap<ElementId, ElementId>,
+    /// For each function that the compiler split off, the one it belongs to.
+    pub(crate) parent: BTreeMap<ElementId, ElementId>,
+}
+
+/// Compares all pairs. Constants of a function that differ from their originals become unrelated to them.
+pub(crate) fn statuses(
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    twins: &mut Twins,
+    lines: &LineNumbers<'_>,
+) -> Statuses {
+    separate_constants(original, patched, twins);
+    let comparer = Comparer::new(original, patched, twins);
+    let mut statuses = Statuses {
+        of: vec![Change::New; patched.elements.len()],
+        differences: BTreeMap::new(),
+        line_only: Vec::new(),
+        contains: BTreeMap::new(),
+        parent: parents(patched),
+    };
+    for id in patched.ids() {
+        let Some(twin) = twins.of_patched[id.index()] else { continue };
+        let mut change = Change::Same;
+        let moved = tables::is_init(original.section(twin).name.as_ref())
+            != tables::is_init(patched.section(id).name.as_ref());
+        if let Some(difference) = comparer.difference(twin, id) {
+            if patched.element(id).kind == Kind::Function
+                && lines.only_lines_differ(original, patched, &comparer, twin, id)
+            {
+                statuses.line_only.push(id);
+            } else {
+                change = Change::Changed;
+                statuses.differences.insert(id, difference);
+            }
+        } else if moved {
+            change = Change::Changed;
+            let what = format!(
+                "section {} became {}",
+                original.section(twin).name,
+                patched.section(id).name
+            );
+            statuses.differences.insert(id, Difference { what, original: 0, patched: 0 });
+        }
+        statuses.of[id.index()] = change;
+    }
+    // A part without entry of its own is replaced with its function.
+    for (&part, &parent) in &statuses.parent {
+        let changed = statuses.of[part.index()] != Change::Same;
+        if changed && statuses.of[parent.index()] == Change::Same {
+            statuses.of[parent.index()] = Change::Changed;
+            statuses.contains.insert(parent, part);
+        }
+    }
+    statuses
+}
+
+/// Constants inside functions (`static const` in a block) are the function's business: a different one is a
+/// new one, not a changed datum.
+fn separate_constants(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins) {
+    let different: Vec<(ElementId, ElementId)> = {
+        let comparer = Comparer::new(original, patched, twins);
+        patched
+            .ids()
+            .filter_map(|id| Some((twins.of_patched[id.index()]?, id)))
+            .filter(|&(twin, id)| {
+                let numbered = |unit: &Unit<'_>, id| {
+                    unit.symbol_name(id).is_some_and(names::is_numbered) && unit.is_local(id)
+                };
+                let read_only = |unit: &Unit<'_>, id| !unit.section(id).has(section_flags::WRITE);
+                patched.element(id).kind == Kind::Datum
+                    && numbered(original, twin)
+                    && numbered(patched, id)
+                    && read_only(original, twin)
+                    && read_only(patched, id)
+                    && comparer.own_difference(twin, id).is_some()
+            })
+            .collect()
+    };
+    for (twin, id) in different {
+        twins.separate(twin, id);
+    }
+}
+
+fn parents(unit: &Unit<'_>) -> BTreeMap<ElementId, ElementId> {
+    let mut by_name: BTreeMap<&[u8], Vec<ElementId>> = BTreeMap::new();
+    for id in unit.ids().filter(|id| unit.element(*id).kind == Kind::Function) {
+        if let Some(name) = unit.symbol_name(id) {
+            by_name.entry(name.as_bytes()).or_default().push(id);
+        }
+    }
+    let mut out = BTreeMap::new();
+    for id in unit.ids().filter(|id| unit.element(*id).kind == Kind::Function) {
+        let Some(parent) = unit.symbol_name(id).and_then(names::cold_parent) else { continue };
+        let candidates = by_name.get(parent.as_bytes()).map(Vec::as_slice).unwrap_or_default();
+        let refers = |candidate: &ElementId| {
+            unit.references(*candidate).iter().any(|r| matches!(r.target, Target::Element(t, _) if t == id))
+        };
+        let found = match candidates {
+            [only] => Some(*only),
+            several => several.iter().copied().find(refers),
+        };
+        if let Some(found) = found {
+            out.insert(id, found);
+        }
+    }
+    out
+}
+
+/// What is in the extract.
+pub(crate) struct Selection {
+    /// For each element of the patched version, why it is in.
+    pub(crate) why: Vec<Option<Why>>,
+    /// In the order of selection.
+    pub(crate) order: Vec<ElementId>,
+}
+
+impl Selection {
+    pub(crate) fn has(&self, id: ElementId) -> bool {
+        self.why[id.index()].is_some()
+    }
+}
+
+/// What to begin with.
+pub(crate) struct Seeds {
+    pub(crate) callbacks: Vec<ElementId>,
+    pub(crate) ignored: BTreeSet<ElementId>,
+    /// Entries of special sections that must not be taken.
+    pub(crate) dropped: BTreeSet<ElementId>,
+}
+
+/// Takes changed functions, new global symbols and callbacks, and everything they need.
+pub(crate) fn select(patched: &Unit<'_>, statuses: &Statuses, seeds: &Seeds) -> Selection {
+    let mut selection = Selection { why: vec![None; patched.elements.len()], order: Vec::new() };
+    let mut queue = VecDeque::new();
+    let take = |selection: &mut Selection, queue: &mut VecDeque<ElementId>, id: ElementId, why: Why| {
+        if selection.why[id.index()].is_none() && !seeds.dropped.contains(&id) {
+            selection.why[id.index()] = Some(why);
+            selection.order.push(id);
+            queue.push_back(id);
+        }
+    };
+    for id in patched.ids() {
+        let element = patched.element(id);
+        let init = tables::is_init(patched.section(id).name.as_ref());
+        if seeds.ignored.contains(&id) || patched.classes[element.section.index()] == Class::Registration {
+            continue;
+        }
+        match (element.kind, statuses.of[id.index()]) {
+            (Kind::Function, Change::Changed) if !init => {
+                let why = match statuses.contains.get(&id) {
+                    Some(part) => Why::ContainsChanged(*part),
+                    None => Why::Changed,
+                };
+                take(&mut selection, &mut queue, id, why);
+            }
+            (Kind::Function | Kind::Datum, Change::New) if !patched.is_local(id) && !init => {
+                take(&mut selection, &mut queue, id, Why::NewGlobal);
+            }
+            _ => {}
+        }
+    }
+    for &id in &seeds.callbacks {
+        take(&mut selection, &mut queue, id, Why::Callback);
+    }
+    let mut parts: BTreeMap<ElementId, Vec<ElementId>> = BTreeMap::new();
+    for (&part, &parent) in &statuses.parent {
+        parts.entry(parent).or_default().push(part);
+    }
+    while let Some(id) = queue.pop_front() {
+        let kind = patched.element(id).kind;
+        for reference in patched.references(id) {
+            let Target::Element(target, _) = reference.target else { continue };
+            if seeds.ignored.contains(&target) || is_empty_replacement(patched, id, reference) {
+                continue;
+            }
+            let needed = match patched.element(target).kind {
+                Kind::Function => statuses.of[target.index()] == Change::New,
+                Kind::Datum => statuses.of[target.index()] == Change::New,
+                Kind::Special(Special::Site | Special::Constant) | Kind::Unnamed | Kind::Detached => true,
+                Kind::Entry(_) => false,
+            };
+            if needed {
+                take(&mut selection, &mut queue, target, Why::ReferencedBy(id));
+            }
+        }
+        // The cold part of a function jumps back into it: it must be this version's.
+        if kind == Kind::Function {
+            for &part in parts.get(&id).map(Vec::as_slice).unwrap_or_default() {
+                take(&mut selection, &mut queue, part, Why::PartOf(id));
+            }
+            if let Some(&parent) = statuses.parent.get(&id) {
+                take(&mut selection, &mut queue, parent, Why::ContainsChanged(id));
+            }
+        }
+        if kind == Kind::Function || is_auxiliary(patched, id) {
+            for &entry in &patched.entries_of[id.index()] {
+                let own = entry_owner(patched, entry) == Some(id);
+                if own {
+                    take(&mut selection, &mut queue, entry, Why::About(id));
+                }
+            }
+        }
+    }
+    selection
+}
+
+/// Code without a name that entries of special sections may be about.
+fn is_auxiliary(unit: &Unit<'_>, id: ElementId) -> bool {
+    unit.element(id).kind == Kind::Detached
+}
+
+/// The code that an entry of a special section is about: what its first field points to.
+pub(crate) fn entry_owner(unit: &Unit<'_>, entry: ElementId) -> Option<ElementId> {
+    unit.references(entry).iter().find_map(|r| match r.target {
+        Target::Element(target, _)
+            if matches!(unit.element(target).kind, Kind::Function | Kind::Detached) =>
+        {
+            Some(target)
+        }
+        _ => None,
+    })
+}
+
+/// The function behind an element of code: itself, or for code without a name the function that refers to
+/// it.
+pub(crate) fn function_of(unit: &Unit<'_>, id: ElementId) -> Option<ElementId> {
+    match unit.element(id).kind {
+        Kind::Function => Some(id),
+        Kind::Entry(TableKind::Alternatives) => entry_owner(unit, id),
+        Kind::Entry(_) => entry_owner(unit, id),
+        _ => unit.referrers[id.index()].iter().find_map(|(by, _)| {
+            (*by != id && unit.element(*by).kind != Kind::Detached).then(|| function_of_once(unit, *by)).flatten()
+        }),
+    }
+}
+
+fn function_of_once(unit: &Unit<'_>, id: ElementId) -> Option<ElementId> {
+    match unit.element(id).kind {
+        Kind::Function => Some(id),
+        Kind::Entry(_) => entry_owner(unit, id).filter(|o| unit.element(*o).kind == Kind::Function),
+        _ => None,
+    }
+}

@@ -1,0 +1,159 @@
+//! From places in code to places in the source, by the object's line tables.
+
+use gimli::{DebugLineOffset, EndianSlice, Reader, RelocateReader, RunTimeEndian};
+use kpatch_elf::{Endian, Object, Section, SectionId};
+
+use crate::error::SourceLine;
+
+/// The line table of an object, as far as it has one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SourceMap {
+    files: Vec<String>,
+    /// Sorted by section and address: `(section, address, file, line)`; line 0 ends a sequence.
+    rows: Vec<(u32, u64, u32, u32)>,
+}
+
+/// Addresses of different sections are told apart by the section's number in the bits above these.
+const SECTION_SHIFT: u32 = 40;
+
+/// Applies the object's own relocations to a debug section while it is read.
+#[derive(Clone, Copy, Debug)]
+struct Relocations<'a> {
+    object: &'a Object<'a>,
+    section: Option<SectionId>,
+}
+
+impl Relocations<'_> {
+    fn at(&self, offset: usize) -> Option<(Option<SectionId>, u64)> {
+        let section = self.object.section(self.section?);
+        let relocation = section.relocations_in(offset as u64, offset as u64 + 1).first()?;
+        let symbol = self.object.symbol(relocation.symbol?);
+        Some((symbol.section(), symbol.value.wrapping_add_signed(relocation.addend)))
+    }
+}
+
+impl gimli::Relocate for Relocations<'_> {
+    fn relocate_address(&self, offset: usize, value: u64) -> gimli::Result<u64> {
+        Ok(match self.at(offset) {
+            Some((Some(section), place)) => (u64::from(section.0) + 1) << SECTION_SHIFT | place,
+            _ => value,
+        })
+    }
+
+    fn relocate_offset(&self, offset: usize, value: usize) -> gimli::Result<usize> {
+        Ok(match self.at(offset) {
+            Some((_, place)) => usize::try_from(place).unwrap_or(value),
+            None => value,
+        })
+    }
+}
+
+type DebugReader<'a> = RelocateReader<EndianSlice<'a, RunTimeEndian>, Relocations<'a>>;
+
+impl SourceMap {
+    /// Reads the line tables. Damaged ones are as good as none: they serve people, and decide only where
+    /// they speak for a change being no change.
+    pub(crate) fn read(object: &Object<'_>) -> SourceMap {
+        let mut map = SourceMap::default();
+        if map.read_lines(object).is_err() {
+            return SourceMap::default();
+        }
+        map.rows.sort_unstable();
+        map
+    }
+
+    fn read_lines<'a>(&mut self, object: &'a Object<'a>) -> gimli::Result<()> {
+        let order = match object.endian {
+            Endian::Little => RunTimeEndian::Little,
+            Endian::Big => RunTimeEndian::Big,
+        };
+        let load = |name: &str| -> DebugReader<'a> {
+            let section = object.section_named(name);
+            let bytes = section.map(|id| object.section(id)).map(Section::bytes).unwrap_or_default();
+            RelocateReader::new(EndianSlice::new(bytes, order), Relocations { object, section })
+        };
+        let lines = load(".debug_line");
+        let strings = [load(".debug_line_str"), load(".debug_str")];
+        let text = |value: gimli::AttributeValue<DebugReader<'a>>| -> Option<String> {
+            let mut reader = match value {
+                gimli::AttributeValue::String(reader) => return Some(reader.to_string_lossy().ok()?.into_owned()),
+                gimli::AttributeValue::DebugLineStrRef(offset) => {
+                    let mut reader = strings[0].clone();
+                    reader.skip(offset.0).ok()?;
+                    reader
+                }
+                gimli::AttributeValue::DebugStrRef(offset) => {
+                    let mut reader = strings[1].clone();
+                    reader.skip(offset.0).ok()?;
+                    reader
+                }
+                _ => return None,
+            };
+            Some(reader.read_null_terminated_slice().ok()?.to_string_lossy().ok()?.into_owned())
+        };
+        let table = gimli::DebugLine::from(lines.clone());
+        let mut offset = 0;
+        while offset < lines.len() {
+            let mut rest = lines.clone();
+            rest.skip(offset)?;
+            let before = rest.len();
+            let (length, _) = rest.read_initial_length()?;
+            let next = offset + (before - rest.len()) + length;
+            let program = table.program(DebugLineOffset(offset), 8, None, None)?;
+            let mut names: Vec<Option<u32>> = Vec::new();
+            let mut rows = program.rows();
+            while let Some((header, row)) = rows.next_row()? {
+                let address = row.address();
+                let Some(section) = (address >> SECTION_SHIFT).checked_sub(1) else { continue };
+                let place = address & ((1 << SECTION_SHIFT) - 1);
+                if row.end_sequence() {
+                    self.rows.push((section as u32, place, 0, 0));
+                    continue;
+                }
+                let index = usize::try_from(row.file_index()).unwrap_or(usize::MAX);
+                if index > header.file_names().len() {
+                    continue;
+                }
+                if names.len() <= index {
+                    names.resize(index + 1, None);
+                }
+                let file = match names[index] {
+                    Some(file) => file,
+                    None => {
+                        let entry = header.file(row.file_index());
+                        let base = entry.and_then(|e| text(e.path_name())).unwrap_or_default();
+                        let directory = entry.and_then(|e| e.directory(header)).and_then(&text);
+                        // Directory 0 is the build directory, relative to which names are best read.
+                        let full = match directory {
+                            Some(directory)
+                                if !base.starts_with('/')
+                                    && entry.is_some_and(|e| e.directory_index() != 0) =>
+                            {
+                                format!("{directory}/{base}")
+                            }
+                            _ => base,
+                        };
+                        let file = self.files.len() as u32;
+                        self.files.push(full);
+                        names[index] = Some(file);
+                        file
+                    }
+                };
+                let line = row.line().map_or(0, |l| l.get().min(u64::from(u32::MAX)));
+                self.rows.push((section as u32, place, file, line as u32));
+            }
+            offset = next;
+        }
+        Ok(())
+    }
+
+    /// The source of a place in a section.
+    pub(crate) fn at(&self, section: SectionId, place: u64) -> Option<SourceLine> {
+        let after = self.rows.partition_point(|&(s, a, ..)| (s, a) <= (section.0, place));
+        let &(s, _, file, line) = self.rows.get(after.checked_sub(1)?)?;
+        if s != section.0 || line == 0 {
+            return None;
+        }
+        Some(SourceLine { file: self.files.get(file as usize)?.clone(), line: u64::from(line) })
+    }
+}

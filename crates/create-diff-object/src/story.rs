@@ -1,0 +1,192 @@
+//! Fills the report.
+
+use std::collections::BTreeSet;
+
+use kpatch_elf::extract::Manifest;
+use kpatch_elf::{Object, symbol_kind};
+
+use crate::author::Author;
+use crate::compare::Difference;
+use crate::correlate::Twins;
+use crate::error::SourceLine;
+use crate::names;
+use crate::report::{ElementReport, FirstDifference, Reason, Report, Status};
+use crate::select::{Change, Selection, Statuses, Why};
+use crate::source::SourceMap;
+use crate::unit::{ElementId, Kind, Unit};
+
+/// Tells what was found in the patched version and why what is taken is taken.
+#[expect(clippy::too_many_arguments, reason = "the report is about the results of all phases")]
+pub(crate) fn tell(
+    report: &mut Report,
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    twins: &Twins,
+    statuses: &Statuses,
+    selection: &Selection,
+    author: &Author,
+    (before, after): (&SourceMap, &SourceMap),
+) {
+    report.callbacks = author.callbacks.iter().map(|c| patched.name(c.1)).collect();
+    report.line_only = statuses.line_only.iter().map(|id| patched.name(*id)).collect();
+    let callbacks: BTreeSet<ElementId> = author.callbacks.iter().map(|c| c.1).collect();
+    for id in patched.ids() {
+        let element = patched.element(id);
+        let status = match statuses.of[id.index()] {
+            Change::Same => Status::Same,
+            Change::Changed => Status::Changed,
+            Change::New => Status::New,
+        };
+        let kind = match element.kind {
+            Kind::Function => "function",
+            Kind::Datum => "datum",
+            Kind::Special(_) => "special",
+            Kind::Unnamed => "unnamed",
+            Kind::Detached => "detached-code",
+            Kind::Entry(_) => "entry",
+        };
+        let named = matches!(element.kind, Kind::Function | Kind::Datum);
+        let part = statuses.parent.contains_key(&id);
+        if element.kind == Kind::Function && selection.has(id) && !part {
+            match status {
+                Status::Changed => report.changed.push(patched.name(id)),
+                Status::New if !callbacks.contains(&id) => report.new.push(patched.name(id)),
+                _ => {}
+            }
+        }
+        let is_static_local = element.kind == Kind::Datum
+            && patched.is_local(id)
+            && patched.symbol_name(id).is_some_and(names::is_numbered);
+        if is_static_local && selection.has(id) {
+            let by = match selection.why[id.index()] {
+                Some(Why::ReferencedBy(by)) => patched.name(by),
+                _ => String::new(),
+            };
+            report.warnings.push(format!(
+                "unable to correlate static local variable {} used by {by}, assuming variable is new",
+                patched.name(id)
+            ));
+        }
+        let interesting = selection.has(id) || named && status == Status::Changed;
+        if !interesting {
+            continue;
+        }
+        let name = patched.name(id);
+        let old = twins.of_patched[id.index()].map(|twin| original.name(twin));
+        let difference = statuses.differences.get(&id).zip(twins.of_patched[id.index()]).map(|(d, twin)| {
+            first_difference(original, patched, twin, id, d, (before, after))
+        });
+        report.elements.push(ElementReport {
+            section: patched.section(id).name.to_string(),
+            kind,
+            status,
+            original: old.filter(|old| *old != name),
+            included: selection.why[id.index()].map(|why| reason(patched, why)),
+            difference,
+            name,
+        });
+    }
+}
+
+fn reason(unit: &Unit<'_>, why: Why) -> Reason {
+    match why {
+        Why::Changed => Reason::Changed,
+        Why::ContainsChanged(part) => Reason::ContainsChanged { part: unit.name(part) },
+        Why::NewGlobal => Reason::NewGlobal,
+        Why::Callback => Reason::Callback,
+        Why::PartOf(function) => Reason::PartOf { function: unit.name(function) },
+        Why::ReferencedBy(by) => Reason::ReferencedBy { element: unit.name(by) },
+        Why::About(function) => Reason::About { function: unit.name(function) },
+    }
+}
+
+fn first_difference(
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    twin: ElementId,
+    id: ElementId,
+    difference: &Difference,
+    (before, after): (&SourceMap, &SourceMap),
+) -> FirstDifference {
+    let (original_instruction, original_source) = show(original, before, twin, difference.original);
+    let (patched_instruction, patched_source) = show(patched, after, id, difference.patched);
+    FirstDifference {
+        what: difference.what.clone(),
+        original_offset: u64::try_from(difference.original).unwrap_or(0),
+        patched_offset: u64::try_from(difference.patched).unwrap_or(0),
+        original_instruction,
+        patched_instruction,
+        original_source,
+        patched_source,
+    }
+}
+
+/// The instruction at a place of a function, and its source.
+fn show(unit: &Unit<'_>, lines: &SourceMap, id: ElementId, at: i64) -> (Option<String>, Option<SourceLine>) {
+    let element = unit.element(id);
+    if element.kind != Kind::Function {
+        return (None, None);
+    }
+    let place = u64::try_from(element.origin as i64 + at).unwrap_or(element.origin);
+    let arch = unit.object.machine.arch();
+    let bytes = unit.bytes(id);
+    let inside = place.saturating_sub(element.start);
+    let instruction = arch
+        .instructions(bytes)
+        .into_iter()
+        .find(|i| i.offset <= inside && inside < i.offset + u64::from(i.length))
+        .and_then(|i| {
+            let code = bytes.get(i.offset as usize..)?;
+            let address = (i.offset + element.start).wrapping_sub(element.origin);
+            arch.disassemble(code, address)
+        });
+    (instruction, lines.at(element.section, place))
+}
+
+/// Adds what the extract consists of.
+pub(crate) fn sum_up(report: &mut Report, object: &Object<'_>, manifest: &Manifest) {
+    for section in object.sections.iter().filter(|s| s.is_alloc()) {
+        *report.sections.entry(section.name.to_string()).or_default() += section.size();
+    }
+    let meaning = |symbol: &str| manifest.references.iter().find(|r| r.symbol == symbol);
+    for symbol in &object.symbols {
+        let name = symbol.name.to_string();
+        if symbol.kind == symbol_kind::FUNC && symbol.section().is_some() {
+            report.functions.push(name);
+        } else if symbol.is_undefined() && meaning(&name).is_none() {
+            report.undefined.push(name);
+        }
+        let text = symbol.section().is_some_and(|s| object.section(s).is_text());
+        if text && !symbol.is_section() {
+            report.text_symbols += 1;
+        }
+    }
+    report.functions.sort();
+    report.undefined.sort();
+    report.patched =
+        manifest.functions.iter().map(|f| format!("{}.{},{}", manifest.object, f.name, f.sympos)).collect();
+    report.patched.sort();
+    let full = |r: &kpatch_elf::extract::Reference| format!("{}.{},{}", r.object, r.name, r.sympos);
+    report.klp_symbols = manifest.references.iter().map(full).collect();
+    report.klp_symbols.sort();
+    report.klp_symbols.dedup();
+    for section in object.sections.iter().filter(|s| s.is_alloc()) {
+        for relocation in &section.relocations {
+            let Some(symbol) = relocation.symbol.map(|s| object.symbol(s)) else { continue };
+            if !symbol.is_undefined() {
+                continue;
+            }
+            if let Some(reference) = meaning(&symbol.name.to_string()) {
+                report.klp_relocations.push((
+                    section.name.to_string(),
+                    relocation.offset,
+                    relocation.kind,
+                    relocation.addend,
+                    manifest.object.clone(),
+                    full(reference),
+                ));
+            }
+        }
+    }
+    report.klp_relocations.sort();
+}

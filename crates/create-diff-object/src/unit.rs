@@ -1,0 +1,759 @@
+//! One version of the translation unit: its object cut into elements, and what each refers to.
+//!
+//! An *element* is the smallest piece that is compared and taken: a function, a datum, an entry of a special
+//! section, or a stretch of code or data without a name. Sections that hold several functions or data
+//! (`.noinstr.text`, `.data..read_mostly`) are cut like those that the compiler made for one only.
+
+use bstr::{BStr, ByteSlice};
+use kpatch_elf::arch::{Flow, Instruction};
+use kpatch_elf::{Object, ReadError, Relocation, Section, SectionId, Symbol, SymbolId, symbol_kind};
+
+use crate::error::DiffError;
+use crate::names::{self, Special};
+use crate::sizes::EntrySizes;
+use crate::tables::{self, Class, EntrySize, TableKind};
+
+/// Index into [`Unit::elements`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ElementId(pub(crate) u32);
+
+impl ElementId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What an element is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A function with everything in front of it that belongs to it.
+    Function,
+    /// A datum with a name.
+    Datum,
+    /// A datum that the macros or the compiler make per use.
+    Special(Special),
+    /// A stretch without a name: jump tables, constants, sanitizer data.
+    Unnamed,
+    /// Code without a name: replacement code of alternatives, fix-up code.
+    Detached,
+    /// An entry of a special section.
+    Entry(TableKind),
+}
+
+/// An element.
+#[derive(Clone, Debug)]
+pub(crate) struct Element {
+    pub(crate) kind: Kind,
+    pub(crate) section: SectionId,
+    /// Its bytes in the section, `start..end`.
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// Where offsets into it are counted from: the main symbol's value, else `start`.
+    pub(crate) origin: u64,
+    /// The symbol it goes by.
+    pub(crate) main: Option<SymbolId>,
+    /// All symbols in it but section symbols, [`Element::main`] included.
+    pub(crate) symbols: Vec<SymbolId>,
+    /// Its references: a range of [`Unit::references`].
+    pub(crate) references: std::ops::Range<u32>,
+}
+
+impl Element {
+    pub(crate) fn size(&self) -> u64 {
+        self.end - self.start
+    }
+}
+
+/// What a relocation means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A place in an element of this object, as distance from its origin.
+    Element(ElementId, i64),
+    /// A string: its start in its section, and the distance of the place meant from there.
+    String(SectionId, u64, i64),
+    /// A mergeable constant, the same way.
+    Constant(SectionId, u64, i64),
+    /// A symbol defined elsewhere, and the distance from it.
+    External(SymbolId, i64),
+    /// Nothing: no symbol.
+    Number(i64),
+}
+
+/// A relocation with its meaning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reference {
+    /// Offset of the field in its section.
+    pub(crate) offset: u64,
+    pub(crate) kind: u32,
+    /// The relocation's own symbol and addend; `None` and 0 for a branch without relocation.
+    pub(crate) symbol: Option<SymbolId>,
+    pub(crate) addend: i64,
+    /// What was added to the addend to get the place meant.
+    pub(crate) bias: i64,
+    pub(crate) target: Target,
+    pub(crate) flow: Flow,
+    /// A branch that the assembler had resolved; it becomes a relocation only when its element is taken.
+    pub(crate) synthetic: bool,
+}
+
+/// One version of the unit.
+pub(crate) struct Unit<'d> {
+    pub(crate) object: Object<'d>,
+    pub(crate) classes: Vec<Class>,
+    /// Sorted by section and start.
+    pub(crate) elements: Vec<Element>,
+    /// Elements of each section.
+    of_section: Vec<std::ops::Range<u32>>,
+    /// The element in which a symbol is defined.
+    of_symbol: Vec<Option<ElementId>>,
+    /// Sorted by section and offset.
+    pub(crate) references: Vec<Reference>,
+    /// The `STT_FILE` symbol before each local symbol.
+    pub(crate) file_of: Vec<Option<SymbolId>>,
+    /// For each function, the entries of special sections that are about it, in section order.
+    pub(crate) entries_of: Vec<Vec<ElementId>>,
+    /// For each element, who refers to it: `(referring element, index into references)`.
+    pub(crate) referrers: Vec<Vec<(ElementId, u32)>>,
+}
+
+impl<'d> Unit<'d> {
+    /// Reads and cuts an object.
+    pub(crate) fn load(data: &'d [u8], sizes: &EntrySizes) -> Result<Unit<'d>, LoadError> {
+        let object = Object::read(data)?;
+        let classes: Vec<Class> =
+            object.sections.iter().map(|s| tables::classify(s, object.machine)).collect();
+        let mut unit = Unit {
+            of_section: vec![0..0; object.sections.len()],
+            of_symbol: vec![None; object.symbols.len()],
+            file_of: files(&object),
+            classes,
+            elements: Vec::new(),
+            references: Vec::new(),
+            entries_of: Vec::new(),
+            referrers: Vec::new(),
+            object,
+        };
+        let mut by_section: Vec<Vec<SymbolId>> = vec![Vec::new(); unit.object.sections.len()];
+        for (id, symbol) in unit.object.symbols_with_ids() {
+            if let Some(section) = symbol.section()
+                && !symbol.is_section()
+                && !is_mapping_symbol(symbol)
+            {
+                by_section[section.index()].push(id);
+            }
+        }
+        let cuts = unit.cuts();
+        let mut errors = Vec::new();
+        for index in 0..unit.object.sections.len() {
+            let id = SectionId(index as u32);
+            let mut symbols = std::mem::take(&mut by_section[index]);
+            symbols.sort_by_key(|&s| (unit.object.symbol(s).value, s));
+            let from = unit.elements.len() as u32;
+            match unit.classes[index] {
+                Class::Text => unit.cut_text(id, &symbols, &cuts[index]),
+                Class::Data | Class::Registration => unit.cut_data(id, &symbols),
+                Class::Table(kind, size) => {
+                    if let Err(error) = unit.cut_table(id, kind, size, sizes) {
+                        errors.push(error);
+                    }
+                }
+                Class::Strings(_)
+                | Class::Constants(_)
+                | Class::Orc
+                | Class::OrcHeader
+                | Class::Author
+                | Class::ModInfo
+                | Class::Ignored => {}
+            }
+            unit.of_section[index] = from..unit.elements.len() as u32;
+        }
+        if !errors.is_empty() {
+            return Err(LoadError::Tables(errors));
+        }
+        for (index, element) in unit.elements.iter().enumerate() {
+            for symbol in &element.symbols {
+                unit.of_symbol[symbol.index()] = Some(ElementId(index as u32));
+            }
+        }
+        unit.resolve();
+        unit.attach();
+        Ok(unit)
+    }
+
+    pub(crate) fn element(&self, id: ElementId) -> &Element {
+        &self.elements[id.index()]
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ElementId> + use<> {
+        (0..self.elements.len() as u32).map(ElementId)
+    }
+
+    pub(crate) fn section(&self, id: ElementId) -> &Section<'d> {
+        self.object.section(self.element(id).section)
+    }
+
+    pub(crate) fn references(&self, id: ElementId) -> &[Reference] {
+        let range = &self.element(id).references;
+        &self.references[range.start as usize..range.end as usize]
+    }
+
+    /// The elements of a section.
+    pub(crate) fn in_section(&self, id: SectionId) -> impl ExactSizeIterator<Item = ElementId> + use<> {
+        let range = self.of_section[id.index()].clone();
+        (range.start..range.end).map(ElementId)
+    }
+
+    /// The element's name for people: its symbol, else its section and place.
+    pub(crate) fn name(&self, id: ElementId) -> String {
+        let element = self.element(id);
+        match element.main {
+            Some(symbol) => self.object.symbol(symbol).name.to_string(),
+            None if element.start == 0 => self.section(id).name.to_string(),
+            None => format!("{}+{:#x}", self.section(id).name, element.start),
+        }
+    }
+
+    /// The element's symbol name.
+    pub(crate) fn symbol_name(&self, id: ElementId) -> Option<&BStr> {
+        self.element(id).main.map(|symbol| self.object.symbol(symbol).name.as_ref())
+    }
+
+    /// The element's bytes; empty where the section has none in the file.
+    pub(crate) fn bytes(&self, id: ElementId) -> &[u8] {
+        let element = self.element(id);
+        self.section(id).bytes().get(element.start as usize..element.end as usize).unwrap_or(&[])
+    }
+
+    /// Where an element's meaningful bytes end: padding behind a function's last instruction is no part of
+    /// it.
+    pub(crate) fn extent(&self, id: ElementId) -> u64 {
+        let element = self.element(id);
+        let Some(symbol) = element.main.map(|s| self.object.symbol(s)) else { return element.end };
+        if element.kind == Kind::Function && symbol.size > 0 {
+            symbol.value.saturating_add(symbol.size).clamp(element.start, element.end)
+        } else {
+            element.end
+        }
+    }
+
+    /// True for functions and data that only this unit sees.
+    pub(crate) fn is_local(&self, id: ElementId) -> bool {
+        self.element(id).main.is_none_or(|s| self.object.symbol(s).is_local())
+    }
+
+    /// True if the object has been through objtool or recordmcount.
+    pub(crate) fn after_objtool(&self) -> bool {
+        self.object.sections.iter().any(|s| tables::made_by_objtool(s.name.as_ref()))
+    }
+
+    /// The text of a reference to a string, from the place meant to its end.
+    pub(crate) fn string(&self, section: SectionId, start: u64, delta: i64) -> Option<&[u8]> {
+        let Class::Strings(unit) = self.classes[section.index()] else { return None };
+        let from = start.checked_add_signed(delta)?;
+        let bytes = self.object.section(section).bytes().get(usize::try_from(from).ok()?..)?;
+        let unit = usize::try_from(unit).ok()?;
+        let length = bytes.chunks(unit).position(|c| c.iter().all(|&b| b == 0))?;
+        bytes.get(..(length + 1) * unit)
+    }
+
+    /// The bytes of a mergeable constant.
+    pub(crate) fn constant(&self, section: SectionId, start: u64) -> Option<&[u8]> {
+        let Class::Constants(unit) = self.classes[section.index()] else { return None };
+        let start = usize::try_from(start).ok()?;
+        self.object.section(section).bytes().get(start..start.checked_add(usize::try_from(unit).ok()?)?)
+    }
+
+    /// Where code without functions has to be cut: every place that something refers to.
+    fn cuts(&self) -> Vec<Vec<u64>> {
+        let mut cuts = vec![Vec::new(); self.object.sections.len()];
+        for (index, section) in self.object.sections.iter().enumerate() {
+            if self.classes[index] == Class::Ignored {
+                continue;
+            }
+            let code = matches!(self.classes[index], Class::Text);
+            let detached = |id: SectionId| {
+                self.classes[id.index()] == Class::Text
+                    && tables::is_detached_code(self.object.section(id).name.as_ref())
+            };
+            let hits: Vec<&Relocation> = section
+                .relocations
+                .iter()
+                .filter(|r| {
+                    r.symbol.and_then(|s| self.object.symbol(s).section()).is_some_and(detached)
+                })
+                .collect();
+            if hits.is_empty() {
+                continue;
+            }
+            let instructions =
+                if code { self.object.machine.arch().instructions(section.bytes()) } else { Vec::new() };
+            for relocation in hits {
+                let Some(symbol) = relocation.symbol.map(|s| self.object.symbol(s)) else { continue };
+                let Some(target) = symbol.section() else { continue };
+                let to_end = code.then(|| end_of(&instructions, relocation.offset)).flatten();
+                let bias = self.object.machine.arch().addend_bias(relocation.kind, to_end);
+                let place = symbol.value.wrapping_add_signed(relocation.addend.wrapping_add(bias));
+                cuts[target.index()].push(place);
+            }
+        }
+        for list in &mut cuts {
+            list.sort_unstable();
+            list.dedup();
+        }
+        cuts
+    }
+
+    fn push(&mut self, kind: Kind, section: SectionId, range: std::ops::Range<u64>, main: Option<SymbolId>) {
+        let origin = main.map_or(range.start, |s| self.object.symbol(s).value);
+        self.elements.push(Element {
+            kind,
+            section,
+            start: range.start,
+            end: range.end,
+            origin,
+            main,
+            symbols: Vec::new(),
+            references: 0..0,
+        });
+    }
+
+    fn cut_text(&mut self, id: SectionId, symbols: &[SymbolId], cuts: &[u64]) {
+        let size = self.object.section(id).size();
+        let heads: Vec<SymbolId> = symbols
+            .iter()
+            .copied()
+            .filter(|&s| {
+                let symbol = self.object.symbol(s);
+                symbol.is_function() && !names::is_prefix_symbol(symbol.name.as_ref()) && symbol.value <= size
+            })
+            .collect();
+        if heads.is_empty() {
+            let mut bounds: Vec<u64> = cuts.iter().copied().filter(|&c| c > 0 && c < size).collect();
+            bounds.push(size);
+            let mut start = 0;
+            for end in bounds {
+                if end > start {
+                    self.push(Kind::Detached, id, start..end, None);
+                    start = end;
+                }
+            }
+        } else {
+            // Aliases have the same value; the first global one, else the first, gives the name.
+            let mut starts: Vec<(u64, SymbolId)> = Vec::new();
+            for &head in &heads {
+                let symbol = self.object.symbol(head);
+                match starts.last_mut() {
+                    Some((value, main)) if *value == symbol.value => {
+                        let old = self.object.symbol(*main);
+                        if old.is_local() && !symbol.is_local() {
+                            *main = head;
+                        }
+                    }
+                    _ => starts.push((symbol.value, head)),
+                }
+            }
+            let mut start = 0;
+            for (position, &(value, main)) in starts.iter().enumerate() {
+                let end = match starts.get(position + 1) {
+                    Some(&(next, _)) => self.front_of(id, value, main, next, symbols),
+                    None => size,
+                };
+                self.push(Kind::Function, id, start..end, Some(main));
+                start = end;
+            }
+        }
+        self.assign(id, symbols);
+    }
+
+    /// Where what belongs to the function at `next` begins: its prefix symbol or patchable padding, at the
+    /// earliest where the previous function ends.
+    fn front_of(&self, id: SectionId, value: u64, main: SymbolId, next: u64, symbols: &[SymbolId]) -> u64 {
+        let previous_end = value.saturating_add(self.object.symbol(main).size).clamp(value, next);
+        let prefix = symbols
+            .iter()
+            .map(|&s| self.object.symbol(s))
+            .filter(|s| names::is_prefix_symbol(s.name.as_ref()) && s.value >= previous_end && s.value < next)
+            .map(|s| s.value)
+            .min();
+        if let Some(prefix) = prefix {
+            return prefix;
+        }
+        // Padding that `-fpatchable-function-entry=N,N` put there is reported by an entry of its own.
+        let padded = self.object.sections.iter().filter(|s| s.name.as_bytes() == b"__patchable_function_entries");
+        padded
+            .flat_map(|s| &s.relocations)
+            .filter_map(|r| {
+                let symbol = self.object.symbol(r.symbol?);
+                (symbol.section() == Some(id)).then(|| symbol.value.wrapping_add_signed(r.addend))
+            })
+            .filter(|&place| place >= previous_end && place < next)
+            .min()
+            .unwrap_or(next)
+    }
+
+    fn cut_data(&mut self, id: SectionId, symbols: &[SymbolId]) {
+        let section = self.object.section(id);
+        let size = section.size();
+        let name = section.name.to_string();
+        let name: &BStr = name.as_str().into();
+        let sanitizer = names::is_sanitizer_data(name) || is_clang_unnamed(name);
+        let mut starts: Vec<(u64, SymbolId)> = Vec::new();
+        for &s in symbols {
+            let symbol = self.object.symbol(s);
+            let named = matches!(symbol.kind, symbol_kind::OBJECT | symbol_kind::TLS)
+                || symbol.kind == symbol_kind::NOTYPE && !symbol.name.starts_with(b".L");
+            if !named || symbol.value > size || sanitizer {
+                continue;
+            }
+            match starts.last_mut() {
+                Some((value, main)) if *value == symbol.value => {
+                    let old = self.object.symbol(*main);
+                    if old.size == 0 && symbol.size > 0
+                        || old.is_local() && !symbol.is_local() && symbol.size >= old.size
+                    {
+                        *main = s;
+                    }
+                }
+                _ => starts.push((symbol.value, s)),
+            }
+        }
+        let mut start = 0;
+        for (position, &(value, main)) in starts.iter().enumerate() {
+            // Symbols inside another's extent are parts of it.
+            if value < start {
+                continue;
+            }
+            if value > start {
+                self.push(Kind::Unnamed, id, start..value, None);
+            }
+            let symbol = self.object.symbol(main);
+            let next = starts.iter().skip(position + 1).map(|s| s.0).find(|&v| v > value).unwrap_or(size);
+            let end = if symbol.size > 0 { value.saturating_add(symbol.size).min(size) } else { next };
+            let kind = match names::special_static(symbol.name.as_ref(), name) {
+                Some(special) if symbol.is_local() => Kind::Special(special),
+                _ => Kind::Datum,
+            };
+            self.push(kind, id, value..end, Some(main));
+            start = end;
+        }
+        if size > start {
+            self.push(Kind::Unnamed, id, start..size, None);
+        }
+        self.assign(id, symbols);
+    }
+
+    fn cut_table(
+        &mut self,
+        id: SectionId,
+        kind: TableKind,
+        how: EntrySize,
+        sizes: &EntrySizes,
+    ) -> Result<(), DiffError> {
+        let section = self.object.section(id);
+        let size = section.size();
+        if size == 0 {
+            return Ok(());
+        }
+        let name = section.name.to_string();
+        let starts: Vec<u64> = section.relocations.iter().map(|r| r.offset).collect();
+        let entry = match how {
+            EntrySize::Bytes(bytes) => bytes,
+            EntrySize::Structure(structure) => match sizes.get(structure) {
+                Some(bytes) => u64::from(bytes),
+                None => {
+                    return Err(DiffError::EntrySizeUnknown {
+                        section: name,
+                        structure: structure.structure(),
+                        variable: structure.variable(),
+                    });
+                }
+            },
+            EntrySize::Layout => {
+                if starts.is_empty() {
+                    // Nothing in it is about code of this unit.
+                    return Ok(());
+                }
+                size / starts.len() as u64
+            }
+        };
+        let fits = entry > 0 && size % entry == 0 && {
+            let mut relocated = vec![false; usize::try_from(size / entry).unwrap_or(0)];
+            for start in &starts {
+                if start % entry == 0
+                    && let Some(slot) = relocated.get_mut(usize::try_from(start / entry).unwrap_or(usize::MAX))
+                {
+                    *slot = true;
+                }
+            }
+            relocated.iter().all(|&r| r)
+        };
+        if !fits {
+            return Err(DiffError::EntrySizeWrong { section: name, size, entry });
+        }
+        for index in 0..size / entry {
+            self.push(Kind::Entry(kind), id, index * entry..(index + 1) * entry, None);
+        }
+        Ok(())
+    }
+
+    /// Gives every symbol of a section to the element it lies in.
+    fn assign(&mut self, id: SectionId, symbols: &[SymbolId]) {
+        let from = self.elements.iter().rposition(|e| e.section != id).map_or(0, |p| p + 1);
+        let mut at = from;
+        for &s in symbols {
+            let value = self.object.symbol(s).value;
+            // A symbol at the very end of an element belongs to the next one, the last excepted.
+            while at + 1 < self.elements.len() && self.elements[at].end <= value {
+                at += 1;
+            }
+            if let Some(element) = self.elements.get_mut(at) {
+                element.symbols.push(s);
+            }
+        }
+    }
+
+    /// The element of a section that a place belongs to; places before the first or behind the last are
+    /// theirs.
+    pub(crate) fn at(&self, section: SectionId, place: i64) -> Option<ElementId> {
+        let range = self.of_section[section.index()].clone();
+        let elements = &self.elements[range.start as usize..range.end as usize];
+        if elements.is_empty() {
+            return None;
+        }
+        let place = u64::try_from(place).unwrap_or(0);
+        let after = elements.partition_point(|e| e.start <= place);
+        let mut found = after.saturating_sub(1);
+        // The address behind a datum's last byte, of loops over arrays, is the datum's; what begins there is
+        // mere padding.
+        if found > 0 && elements[found].start == place && self.is_padding(&elements[found]) {
+            found -= 1;
+        }
+        Some(ElementId(range.start + found as u32))
+    }
+
+    fn is_padding(&self, element: &Element) -> bool {
+        element.main.is_none()
+            && element.kind == Kind::Unnamed
+            && self
+                .object
+                .section(element.section)
+                .bytes()
+                .get(element.start as usize..element.end as usize)
+                .is_none_or(|bytes| bytes.iter().all(|&b| b == 0))
+            && self.object.section(element.section).relocations_in(element.start, element.end).is_empty()
+    }
+
+    fn resolve(&mut self) {
+        for index in 0..self.object.sections.len() {
+            let id = SectionId(index as u32);
+            if matches!(self.classes[index], Class::Ignored) {
+                continue;
+            }
+            let section = self.object.section(id);
+            let code = self.classes[index] == Class::Text;
+            let arch = self.object.machine.arch();
+            let mut list: Vec<Reference> = Vec::with_capacity(section.relocations.len());
+            let mut position = 0;
+            // Instructions are decoded from each element's start, as text sections may hold several.
+            let mut instructions: Vec<Instruction> = Vec::new();
+            let mut at = 0;
+            let range = self.of_section[index].clone();
+            let several = range.len() > 1;
+            if code {
+                for element in &self.elements[range.start as usize..range.end as usize] {
+                    let bytes =
+                        section.bytes().get(element.start as usize..element.end as usize).unwrap_or(&[]);
+                    instructions.extend(arch.instructions(bytes).into_iter().map(|i| Instruction {
+                        offset: i.offset + element.start,
+                        target: i.target.map(|t| t + element.start as i64),
+                        ..i
+                    }));
+                }
+            }
+            for relocation in &section.relocations {
+                let mut decoded = Flow::Next;
+                let mut to_end = None;
+                if code {
+                    while at < instructions.len()
+                        && instructions[at].offset + u64::from(instructions[at].length) <= relocation.offset
+                    {
+                        at += 1;
+                    }
+                    if let Some(i) = instructions.get(at).filter(|i| i.offset <= relocation.offset) {
+                        decoded = i.flow;
+                        to_end = Some(i.offset + u64::from(i.length) - relocation.offset);
+                    }
+                }
+                let bias = arch.addend_bias(relocation.kind, to_end);
+                list.push(Reference {
+                    offset: relocation.offset,
+                    kind: relocation.kind,
+                    symbol: relocation.symbol,
+                    addend: relocation.addend,
+                    bias,
+                    target: self.target(relocation, bias),
+                    flow: arch.flow(relocation.kind, decoded),
+                    synthetic: false,
+                });
+                position += 1;
+            }
+            debug_assert_eq!(position, section.relocations.len());
+            if code && several && let Some(kind) = arch.branch32() {
+                self.resolved_branches(id, &instructions, kind, &mut list);
+            }
+            let base = self.references.len();
+            let mut cursor = 0;
+            for element in &mut self.elements[range.start as usize..range.end as usize] {
+                let from = cursor;
+                while cursor < list.len() && list[cursor].offset < element.end {
+                    cursor += 1;
+                }
+                element.references = (base + from) as u32..(base + cursor) as u32;
+            }
+            self.references.append(&mut list);
+        }
+    }
+
+    /// Branches from one function to another of the same section need no relocation as long as both stay
+    /// together.
+    fn resolved_branches(&self, id: SectionId, instructions: &[Instruction], kind: u32, list: &mut Vec<Reference>) {
+        let mut added = Vec::new();
+        for instruction in instructions {
+            let Some(target) = instruction.target else { continue };
+            if instruction.length < 5 {
+                continue;
+            }
+            let end = instruction.offset + u64::from(instruction.length);
+            let field = end - 4;
+            if list.binary_search_by_key(&field, |r| r.offset).is_ok() {
+                continue;
+            }
+            let (Some(from), Some(to)) = (self.at(id, instruction.offset as i64), self.at(id, target)) else {
+                continue;
+            };
+            if from == to || target < 0 || target as u64 > self.object.section(id).size() {
+                continue;
+            }
+            added.push(Reference {
+                offset: field,
+                kind,
+                symbol: None,
+                addend: 0,
+                bias: 4,
+                target: Target::Element(to, target - self.element(to).origin as i64),
+                flow: instruction.flow,
+                synthetic: true,
+            });
+        }
+        if !added.is_empty() {
+            list.append(&mut added);
+            list.sort_by_key(|r| r.offset);
+        }
+    }
+
+    pub(crate) fn target(&self, relocation: &Relocation, bias: i64) -> Target {
+        let Some(id) = relocation.symbol else { return Target::Number(relocation.addend) };
+        let symbol = self.object.symbol(id);
+        let distance = relocation.addend.wrapping_add(bias);
+        let Some(section) = symbol.section() else { return Target::External(id, distance) };
+        let place = (symbol.value as i64).wrapping_add(distance);
+        match self.classes[section.index()] {
+            Class::Strings(_) => {
+                // Only a symbol tells a string's start; a section symbol means the start itself.
+                let (start, delta) =
+                    if symbol.is_section() { (place, 0) } else { (symbol.value as i64, distance) };
+                match u64::try_from(start) {
+                    Ok(start) if self.string(section, start, 0).is_some() => {
+                        Target::String(section, start, delta)
+                    }
+                    _ => Target::External(id, distance),
+                }
+            }
+            Class::Constants(unit) => {
+                let base = if symbol.is_section() { place } else { symbol.value as i64 };
+                let start = u64::try_from(base).unwrap_or(0) / unit * unit;
+                if self.constant(section, start).is_some() {
+                    Target::Constant(section, start, place - start as i64)
+                } else {
+                    Target::External(id, distance)
+                }
+            }
+            _ => {
+                let element = match self.of_symbol[id.index()] {
+                    Some(element) => Some(element),
+                    None => self.at(section, place),
+                };
+                match element {
+                    Some(element) => {
+                        Target::Element(element, place.wrapping_sub(self.element(element).origin as i64))
+                    }
+                    None => Target::External(id, distance),
+                }
+            }
+        }
+    }
+
+    /// Notes for each element who refers to it, and for each function its entries of special sections.
+    fn attach(&mut self) {
+        self.referrers = vec![Vec::new(); self.elements.len()];
+        self.entries_of = vec![Vec::new(); self.elements.len()];
+        for id in self.ids() {
+            let range = self.element(id).references.clone();
+            let entry = matches!(self.element(id).kind, Kind::Entry(_));
+            for index in range {
+                let Target::Element(target, _) = self.references[index as usize].target else { continue };
+                self.referrers[target.index()].push((id, index));
+                let function = matches!(self.element(target).kind, Kind::Function | Kind::Detached);
+                if entry && function && self.entries_of[target.index()].last() != Some(&id) {
+                    self.entries_of[target.index()].push(id);
+                }
+            }
+        }
+    }
+}
+
+/// Why a unit cannot be loaded.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    Read(ReadError),
+    Tables(Vec<DiffError>),
+}
+
+impl From<ReadError> for LoadError {
+    fn from(error: ReadError) -> LoadError {
+        LoadError::Read(error)
+    }
+}
+
+/// Marks of code and data in between (`$x`, `$d`).
+fn is_mapping_symbol(symbol: &Symbol<'_>) -> bool {
+    symbol.kind == symbol_kind::NOTYPE
+        && symbol.is_local()
+        && (symbol.name.starts_with(b"$x") || symbol.name.starts_with(b"$d"))
+}
+
+/// Data that clang names by number only.
+fn is_clang_unnamed(section: &BStr) -> bool {
+    section.starts_with(b".data..L__unnamed_") || section.starts_with(b".data.__unnamed_")
+}
+
+fn files(object: &Object<'_>) -> Vec<Option<SymbolId>> {
+    let mut file = None;
+    object
+        .symbols_with_ids()
+        .map(|(id, symbol)| {
+            if symbol.kind == symbol_kind::FILE {
+                file = (!symbol.name.is_empty()).then_some(id);
+            }
+            if symbol.is_local() { file } else { None }
+        })
+        .collect()
+}
+
+/// The distance from a relocated field to the end of its instruction.
+fn end_of(instructions: &[Instruction], offset: u64) -> Option<u64> {
+    let after = instructions.partition_point(|i| i.offset <= offset);
+    let instruction = instructions.get(after.checked_sub(1)?)?;
+    let end = instruction.offset + u64::from(instruction.length);
+    (end > offset).then(|| end - offset)
+}

@@ -1,0 +1,143 @@
+//! Refuses what a live patch cannot do.
+
+use bstr::{BStr, ByteSlice};
+
+use crate::author::Author;
+use crate::compare::referenced;
+use crate::correlate::Twins;
+use crate::emit::tracer_call;
+use crate::error::DiffError;
+use crate::names;
+use crate::select::{Change, Selection, Statuses, entry_owner};
+use crate::tables::{self, Class, TableKind};
+use crate::unit::{ElementId, Kind, Target, Unit};
+
+/// What stands in the way, by element of the patched version.
+pub(crate) fn verify(
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    twins: &Twins,
+    statuses: &Statuses,
+    selection: &Selection,
+    author: &Author,
+) -> Vec<(Option<ElementId>, DiffError)> {
+    let mut errors = Vec::new();
+    for id in patched.ids() {
+        let element = patched.element(id);
+        let section: &BStr = patched.section(id).name.as_ref();
+        let status = statuses.of[id.index()];
+        let name = || patched.name(id);
+        let ignored =
+            author.ignored_sections.contains(&section.to_string()) || author.ignored_functions.contains(&id);
+        if ignored || status == Change::Same {
+            continue;
+        }
+        let registration = patched.classes[element.section.index()] == Class::Registration;
+        let init = tables::is_init(section);
+        let error = match (element.kind, status) {
+            (Kind::Function | Kind::Datum, _) if registration => {
+                Some(DiffError::Registration { name: name(), section: section.to_string() })
+            }
+            (Kind::Function, _) if init => Some(DiffError::Init { name: name(), section: section.to_string() }),
+            (Kind::Datum, Change::Changed) if init => {
+                Some(DiffError::Init { name: name(), section: section.to_string() })
+            }
+            (Kind::Datum, Change::Changed) => Some(DiffError::ChangedData {
+                name: name(),
+                section: section.to_string(),
+                what: match twins.of_patched[id.index()] {
+                    Some(twin) if original.element(twin).size() != element.size() => "size",
+                    _ => "contents",
+                },
+            }),
+            (Kind::Function, Change::Changed) if selection.has(id) => no_entry(original, twins, statuses, id),
+            (Kind::Datum, Change::New) if init && selection.has(id) => {
+                Some(DiffError::Init { name: name(), section: section.to_string() })
+            }
+            _ => None,
+        };
+        errors.extend(error.map(|e| (Some(id), e)));
+        if status == Change::New
+            && selection.has(id)
+            && let Some(&candidates) = twins.ambiguous.get(&id)
+        {
+            let error = DiffError::Ambiguous { name: name(), section: section.to_string(), candidates };
+            errors.push((Some(id), error));
+        }
+    }
+    for id in patched.ids() {
+        match patched.element(id).kind {
+            Kind::Entry(TableKind::Runtime) if selection.has(id) => {
+                let function = entry_owner(patched, id).map(|f| patched.name(f)).unwrap_or_default();
+                let constant = patched.section(id).name.to_string();
+                errors.push((entry_owner(patched, id), DiffError::RuntimeConstant { function, constant }));
+            }
+            // Data that nothing refers to and that knows of functions is a table of a kind that this tool
+            // has not met.
+            Kind::Unnamed if patched.referrers[id.index()].is_empty() && !selection.has(id) => {
+                let section: &BStr = patched.section(id).name.as_ref();
+                if names::is_sanitizer_data(section) || tables::is_init(section) {
+                    continue;
+                }
+                let function = referenced(patched, id)
+                    .into_iter()
+                    .find(|f| patched.element(*f).kind == Kind::Function && selection.has(*f));
+                if let Some(function) = function {
+                    errors.push((
+                        Some(function),
+                        DiffError::UnknownTable {
+                            section: section.to_string(),
+                            function: patched.name(function),
+                        },
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+    errors
+}
+
+/// A function without the call that ftrace redirects cannot be replaced.
+fn no_entry(original: &Unit<'_>, twins: &Twins, statuses: &Statuses, id: ElementId) -> Option<DiffError> {
+    let twin = twins.of_patched[id.index()]?;
+    if statuses.parent.contains_key(&id) || has_entry(original, twin) {
+        return None;
+    }
+    Some(DiffError::NoEntry { function: original.name(twin) })
+}
+
+/// Whether ftrace can redirect calls of a function.
+pub(crate) fn has_entry(unit: &Unit<'_>, id: ElementId) -> bool {
+    let element = unit.element(id);
+    if tracer_call(unit, id).is_some() {
+        return true;
+    }
+    let listed = unit.entries_of[id.index()].iter().any(|entry| {
+        unit.element(*entry).kind == Kind::Entry(TableKind::Entries)
+            && unit.references(*entry).iter().any(|r| matches!(r.target, Target::Element(t, _) if t == id))
+    });
+    if listed && unit.object.machine != kpatch_elf::arch::Machine::X86_64 {
+        return true;
+    }
+    // x86 lists padding in front of functions the same way, whether they have a call or not.
+    let in_mcount = unit.entries_of[id.index()].iter().any(|entry| {
+        unit.element(*entry).kind == Kind::Entry(TableKind::Entries)
+            && unit.section(*entry).name.as_bytes() == b"__mcount_loc"
+    });
+    in_mcount || entry_by_code(unit, id, element.origin)
+}
+
+/// s390 and ppc64 show it in the code itself.
+fn entry_by_code(unit: &Unit<'_>, id: ElementId, origin: u64) -> bool {
+    use kpatch_elf::arch::Machine;
+    let bytes = unit.section(id).bytes().get(origin as usize..).unwrap_or_default();
+    match unit.object.machine {
+        Machine::S390x => bytes.starts_with(&[0xc0, 0x04, 0, 0, 0, 0]),
+        Machine::Ppc64le => unit.references(id).iter().any(|r| match r.target {
+            Target::External(symbol, _) => unit.object.symbol(symbol).name.as_bytes() == b"_mcount",
+            _ => false,
+        }),
+        _ => false,
+    }
+}

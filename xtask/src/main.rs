@@ -1,10 +1,16 @@
 //! Every chore of a developer of this project, as a subcommand of `cargo xtask`.
 
+mod builder;
 mod cpio;
+mod demo;
 mod error;
 mod guest;
+mod kernels;
 mod modules;
 mod qemu;
+mod series;
+mod test;
+mod tools;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,12 +26,18 @@ struct Arguments {
 enum Chore {
     /// Load a live patch into the stock kernel of a release under QEMU and check that it works.
     Qemu(qemu::Arguments),
+    /// Patch the newest stock kernel of a series and show the effect under QEMU, from nothing.
+    Demo(demo::Arguments),
+    /// Run all tests, on this machine and on stock kernels under QEMU.
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.chore {
         Chore::Qemu(arguments) => qemu::run(&arguments),
+        Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Test(arguments) => test::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::guest::{self, Case, Kernel, Options};
+use crate::kernels;
 use crate::modules::ModInfo;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -62,7 +63,7 @@ impl FromStr for WithModule {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let kernel = match &arguments.image_root {
         Some(root) => Kernel::below(root, &arguments.release)?,
-        None => return Err(Error::Usage("--image-root is needed".to_owned())),
+        None => kernels::bootable(&kernels::resolve(&arguments.release, &kernels::settings())?)?,
     };
     let content = fs_err::read(&arguments.module)?;
     let names = |late: bool| {
@@ -79,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         log: arguments.expect_log.clone(),
         warnings: arguments.expect_warning.clone(),
     };
-    let mut options = Options::new(crate::target_directory().join("qemu"));
+    let mut options = Options::new(crate::target_directory().join("qemu").join(&case.module));
     options.processors = arguments.smp;
     let run = guest::run(&kernel, &[case], &options)?;
     let Some(outcome) = run.outcomes.first() else {

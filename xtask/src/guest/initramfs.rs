@@ -70,10 +70,13 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 fn busybox() -> Result<PathBuf> {
-    which::which("busybox").map_err(|_| Error::Missing {
-        what: "busybox".to_owned(),
-        remedy: "install the package busybox-static".to_owned(),
-    })
+    match which::which("busybox") {
+        Ok(path) if crate::tools::is_static(&path) => Ok(path),
+        _ => Err(Error::Missing {
+            what: "a busybox that is linked statically".to_owned(),
+            remedy: "install the package busybox-static".to_owned(),
+        }),
+    }
 }
 
 #[cfg(test)]

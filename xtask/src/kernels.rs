@@ -1,0 +1,91 @@
+//! Kernels for the chores: stock ones, found and fetched as kpatch-build does it, so that both use one copy.
+
+use crate::error::{Error, Result};
+use crate::guest;
+use kernel_artifacts::{Event, Kernel, Settings};
+use std::path::{Path, PathBuf};
+
+/// Settings with the cache of the chores.
+pub(crate) fn settings() -> Settings {
+    Settings::new(crate::builder::cache_directory())
+}
+
+/// Tells the developer what takes time.
+fn tell(event: Event) {
+    match event {
+        Event::UpdatingIndex { suite } => eprintln!("reading the package index of {suite}"),
+        Event::Fetching { file, size } => eprintln!("fetching {file} ({} MB)", size / 1_000_000),
+        Event::Unpacking { what } => eprintln!("unpacking {what}"),
+        Event::MakingBuildRoot { suite, path } => {
+            eprintln!("making a build root of {suite} in {}", path.display());
+        }
+        Event::Warning { message } => eprintln!("warning: {message}"),
+        Event::Waiting { what } => eprintln!("waiting for another run: {what}"),
+        _ => {}
+    }
+}
+
+fn failed(error: &kernel_artifacts::Error) -> Error {
+    Error::Artifacts(error.to_string())
+}
+
+/// The newest release of a series and flavour of which everything is offered.
+pub(crate) fn newest(series: &str, flavour: &str, settings: &Settings) -> Result<String> {
+    kernel_artifacts::newest(series, flavour, settings, &tell).map_err(|error| failed(&error))
+}
+
+/// A release with its packages.
+pub(crate) fn resolve(release: &str, settings: &Settings) -> Result<Kernel> {
+    kernel_artifacts::resolve(release, settings, &tell).map_err(|error| failed(&error))
+}
+
+/// What QEMU needs of a kernel.
+pub(crate) fn bootable(kernel: &Kernel) -> Result<guest::Kernel> {
+    let missing = |what: &str| Error::NotInImage {
+        what: what.to_owned(),
+        release: kernel.release.clone(),
+        root: kernel.work_dir.clone(),
+    };
+    let vmlinuz = kernel.image(&tell).map_err(|error| failed(&error))?.ok_or_else(|| missing("image"))?;
+    let modules = kernel.modules(&tell).map_err(|error| failed(&error))?;
+    let directory = modules
+        .values()
+        .find_map(|path| modules_directory(path, &kernel.release))
+        .ok_or_else(|| missing("modules directory"))?;
+    Ok(guest::Kernel { release: kernel.release.clone(), vmlinuz, modules: directory })
+}
+
+/// Headers of the kernel for external modules.
+pub(crate) fn headers(kernel: &Kernel) -> Result<PathBuf> {
+    let headers = kernel.headers(&tell).map_err(|error| failed(&error))?;
+    headers.map(|headers| headers.dir).ok_or_else(|| Error::NotInImage {
+        what: "headers".to_owned(),
+        release: kernel.release.clone(),
+        root: kernel.work_dir.clone(),
+    })
+}
+
+/// The unstripped vmlinux.
+pub(crate) fn vmlinux(kernel: &Kernel) -> Result<PathBuf> {
+    kernel.vmlinux(&tell).map_err(|error| failed(&error))
+}
+
+/// The directory `RELEASE` above a module's file.
+fn modules_directory(module: &Path, release: &str) -> Option<PathBuf> {
+    let directory = module.ancestors().find(|path| path.file_name().is_some_and(|name| name == release))?;
+    directory.join("kernel").is_dir().then(|| directory.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_above_a_module() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("lib/modules/6.1");
+        fs_err::create_dir_all(directory.join("kernel/fs")).unwrap();
+        assert_eq!(modules_directory(&directory.join("kernel/fs/x.ko"), "6.1"), Some(directory.clone()));
+        assert_eq!(modules_directory(&directory.join("kernel/fs/x.ko"), "6.2"), None);
+    }
+}

@@ -1,0 +1,400 @@
+//! `cargo xtask test`: everything that must hold, on this machine and on stock kernels.
+
+use crate::builder::{Builder, Built};
+use crate::error::{Error, Result};
+use crate::guest::{self, Outcome};
+use crate::series::{self, Case, Series};
+use crate::{kernels, qemu, tools};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Arguments of the chore.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Also the kernels that take long or come from other distributions.
+    #[arg(long)]
+    full: bool,
+    /// Only these series of test patches.
+    #[arg(long, value_name = "SERIES")]
+    series: Vec<String>,
+    /// Only these cases.
+    #[arg(long, value_name = "CASE")]
+    only: Vec<String>,
+    /// Leave out formatting, lints and unit tests.
+    #[arg(long)]
+    no_checks: bool,
+}
+
+/// One line of the final table.
+#[derive(Debug)]
+struct Row {
+    case: String,
+    build: Option<Duration>,
+    transition: Option<Duration>,
+    failures: Vec<String>,
+    /// What good came of it.
+    good: &'static str,
+}
+
+/// Runs the chore.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let start = Instant::now();
+    tools::install_missing()?;
+    let failed_checks = if arguments.no_checks { Vec::new() } else { checks() };
+
+    let (mut passed, mut failed) = (0, 0);
+    let mut count = |rows: &[Row]| {
+        failed += rows.iter().filter(|row| !row.failures.is_empty()).count();
+        passed += rows.iter().filter(|row| row.failures.is_empty()).count();
+    };
+    let mut trouble = Vec::new();
+    let root = crate::workspace_root().join("test-patches");
+    for name in series::names(&root)? {
+        let series = series::read(&root, &name)?;
+        let wanted = if arguments.series.is_empty() {
+            arguments.full || !series.full
+        } else {
+            arguments.series.contains(&name)
+        };
+        if !wanted {
+            continue;
+        }
+        match run_series(&series, &arguments.only) {
+            Ok((release, rows)) => {
+                print_table(&series.name, &release, &rows);
+                count(&rows);
+            }
+            Err(error) => {
+                let text = format!("series {name}: {error}");
+                println!("\n{text}");
+                trouble.push(text);
+            }
+        }
+    }
+
+    println!("\n{} s", start.elapsed().as_secs());
+    for check in &failed_checks {
+        println!("check failed: {check}");
+    }
+    for text in &trouble {
+        println!("not run: {text}");
+    }
+    // A series that could not be run has failed as a whole.
+    failed += trouble.len();
+    println!("{passed} passed, {failed} failed");
+    if failed > 0 || !failed_checks.is_empty() {
+        return Err(Error::Failed("not everything is as it should be".to_owned()));
+    }
+    if passed == 0 {
+        return Err(Error::Usage("no case of that name".to_owned()));
+    }
+    Ok(())
+}
+
+/// Formatting, lints and the tests of all crates; the names of those that fail.
+fn checks() -> Vec<&'static str> {
+    let steps: [(&str, &[&str]); 3] = [
+        ("cargo fmt", &["fmt", "--all", "--check"]),
+        ("cargo clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]),
+        ("cargo test", &["test", "--quiet", "--workspace"]),
+    ];
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut failed = Vec::new();
+    for (name, words) in steps {
+        println!("{name}");
+        let run = duct::cmd(&cargo, words).dir(crate::workspace_root()).unchecked().run();
+        if !run.is_ok_and(|output| output.status.success()) {
+            failed.push(name);
+        }
+    }
+    failed
+}
+
+/// The kernel of a series, built for and booted once.
+fn run_series(series: &Series, only: &[String]) -> Result<(String, Vec<Row>)> {
+    let cases: Vec<&Case> =
+        series.cases.iter().filter(|case| only.is_empty() || only.contains(&case.name)).collect();
+    let mut settings = kernels::settings();
+    if !series.suites.is_empty() {
+        settings.suites.clone_from(&series.suites);
+        settings.host_suites = false;
+    }
+    let release = kernels::newest(&series.kernel, &series.flavour, &settings)?;
+    println!("\nseries {}: kernel {release}", series.name);
+    let mut builder = Builder::compile(&release)?;
+    builder.suites.clone_from(&series.suites);
+    let directory = crate::target_directory().join("test").join(&series.name);
+
+    let builds = build_all(&builder, &cases, &directory)?;
+    let mut rows: Vec<Row> = cases.iter().map(|case| judge_build(case, builds.of(case))).collect();
+    if only.is_empty() {
+        rows.push(reproducible(&builder, &cases, &builds, &directory)?);
+    }
+
+    let mut guests = Vec::new();
+    for case in &cases {
+        if let Some(module) = builds.of(case).modules.first()
+            && !case.must_be_refused()
+        {
+            guests.push(guest_case(case, module)?);
+        }
+    }
+    if !guests.is_empty() {
+        let kernel = kernels::bootable(&kernels::resolve(&release, &settings)?)?;
+        let run = guest::run(&kernel, &guests, &guest::Options::new(directory.join("logs")))?;
+        for path in &run.kept_logs {
+            println!("logs of a boot with failures: {}", path.display());
+        }
+        for outcome in &run.outcomes {
+            if let Some(row) = rows.iter_mut().find(|row| row.case == outcome.name) {
+                judge_outcome(row, outcome);
+            }
+        }
+    }
+    Ok((release, rows))
+}
+
+/// Builds by what determines them: cases that differ in their tests only share one.
+struct Builds(BTreeMap<(Vec<PathBuf>, Vec<String>), Built>);
+
+fn key(case: &Case) -> (Vec<PathBuf>, Vec<String>) {
+    (case.patches.clone(), case.says.arguments.clone())
+}
+
+impl Builds {
+    fn of(&self, case: &Case) -> &Built {
+        &self.0[&key(case)]
+    }
+}
+
+fn build_all(builder: &Builder, cases: &[&Case], directory: &Path) -> Result<Builds> {
+    let mut jobs: BTreeMap<_, &Case> = BTreeMap::new();
+    for case in cases {
+        jobs.entry(key(case)).or_insert(case);
+    }
+    let build = |case: &Case| {
+        let built = builder.build(
+            &format!("test-{}", case.name),
+            &case.patches,
+            &case.says.arguments,
+            &directory.join(&case.name),
+        );
+        if let Ok(built) = &built {
+            println!("  {}: {:.1} s", case.name, built.time.as_secs_f64());
+        }
+        built
+    };
+    let jobs: Vec<_> = jobs.into_iter().collect();
+    let done = Mutex::new(BTreeMap::new());
+    // The first run unpacks the kernel; the others would only wait for it.
+    let Some(((first_key, first), rest)) = jobs.split_first() else { return Ok(Builds(BTreeMap::new())) };
+    done.lock().unwrap_or_else(PoisonError::into_inner).insert(first_key.clone(), build(first)?);
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let errors = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some((key, case)) = rest.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match build(case) {
+                        Ok(built) => {
+                            done.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), built);
+                        }
+                        Err(error) => {
+                            errors.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    if let Some(error) = errors.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
+        return Err(error);
+    }
+    Ok(Builds(done.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Whether kpatch-build did what the case says.
+fn judge_build(case: &Case, built: &Built) -> Row {
+    let mut failures = Vec::new();
+    let tail = || built.tail(15).join("\n    ");
+    if built.output.contains("panicked at") {
+        failures.push(format!("kpatch-build panicked:\n    {}", tail()));
+    }
+    if let Some(refused) = &case.says.refused {
+        if built.status != Some(1) {
+            failures.push(format!("exit status {:?}, not 1:\n    {}", built.status, tail()));
+        }
+        if !built.modules.is_empty() {
+            failures.push("a module was made".to_owned());
+        }
+        let missing: Vec<&String> =
+            refused.says.iter().filter(|text| !built.output.contains(*text)).collect();
+        if !missing.is_empty() {
+            failures.push(format!("the error does not say {missing:?}:\n    {}", tail()));
+        }
+        return Row {
+            case: case.name.clone(),
+            build: Some(built.time),
+            transition: None,
+            failures,
+            good: "refused",
+        };
+    }
+    if built.succeeded() {
+        failures.extend(deviations(case, built));
+    } else {
+        failures.push(format!("no module, exit status {:?}:\n    {}", built.status, tail()));
+    }
+    Row { case: case.name.clone(), build: Some(built.time), transition: None, failures, good: "works" }
+}
+
+/// Where what kpatch-build said differs from what the case says.
+fn deviations(case: &Case, built: &Built) -> Vec<String> {
+    let said = built.said();
+    let mut found = Vec::new();
+    let mut objects = case.says.objects.clone();
+    objects.sort();
+    if !objects.is_empty() && said.objects != objects {
+        found.push(format!("patched objects are {:?}, not {objects:?}", said.objects));
+    }
+    if !case.says.changed.is_empty() && said.changed != case.says.changed {
+        found.push(format!("changed functions are {:?}, not {:?}", said.changed, case.says.changed));
+    }
+    for (file, functions) in &case.says.new {
+        if said.new.get(file) != Some(functions) {
+            found.push(format!("new functions of {file} are {:?}, not {functions:?}", said.new.get(file)));
+        }
+    }
+    found
+}
+
+/// The same inputs must give the same module, byte by byte.
+fn reproducible(builder: &Builder, cases: &[&Case], builds: &Builds, directory: &Path) -> Result<Row> {
+    let mut row = Row {
+        case: "(the same again)".to_owned(),
+        build: None,
+        transition: None,
+        failures: Vec::new(),
+        good: "identical",
+    };
+    let Some(case) = cases.iter().find(|case| !case.must_be_refused() && builds.of(case).succeeded()) else {
+        row.failures.push("no case gave a module".to_owned());
+        return Ok(row);
+    };
+    let first = builds.of(case);
+    let name =
+        first.modules[0].file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let again = builder.build(
+        &name,
+        &case.patches,
+        &case.says.arguments,
+        &directory.join("again").join(&case.name),
+    )?;
+    row.build = Some(again.time);
+    if !again.succeeded() {
+        row.failures.push(format!("no module:\n    {}", again.tail(15).join("\n    ")));
+    } else if fs_err::read(&first.modules[0])? != fs_err::read(&again.modules[0])? {
+        row.failures.push(format!(
+            "{} and {} differ",
+            first.modules[0].display(),
+            again.modules[0].display()
+        ));
+    }
+    Ok(row)
+}
+
+fn guest_case(case: &Case, module: &Path) -> Result<guest::Case> {
+    let content = fs_err::read(module)?;
+    Ok(guest::Case {
+        name: case.name.clone(),
+        module: qemu::module_name(module, &content)?,
+        content,
+        test: case.test.as_ref().map(fs_err::read_to_string).transpose()?,
+        before: case.says.modules.before.clone(),
+        after: case.says.modules.after.clone(),
+        absent_objects: case.says.absent_objects,
+        log: case.says.log.clone(),
+        warnings: case.says.warnings.clone(),
+    })
+}
+
+fn judge_outcome(row: &mut Row, outcome: &Outcome) {
+    row.transition = outcome.transition;
+    row.failures.extend(outcome.failures.iter().map(ToString::to_string));
+}
+
+fn print_table(series: &str, release: &str, rows: &[Row]) {
+    let seconds = |time: Option<Duration>| {
+        time.map_or_else(|| "-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
+    };
+    let width = rows.iter().map(|row| row.case.len()).max().unwrap_or(0).max(4);
+    println!("\nseries {series}, kernel {release}");
+    println!("{:width$}  {:>9}  {:>10}  result", "case", "build", "transition");
+    for row in rows {
+        let result = if row.failures.is_empty() { row.good } else { "FAILED" };
+        println!("{:width$}  {:>9}  {:>10}  {result}", row.case, seconds(row.build), seconds(row.transition));
+    }
+    for row in rows {
+        for failure in &row.failures {
+            println!("\n{}: {failure}", row.case);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::series::{Description, Refused};
+    use std::collections::BTreeSet;
+
+    fn case(says: Description) -> Case {
+        Case { name: "c".into(), patches: Vec::new(), test: None, says }
+    }
+
+    fn built(status: i32, output: &str, modules: usize) -> Built {
+        Built {
+            status: Some(status),
+            output: output.to_owned(),
+            modules: vec![PathBuf::from("m.ko"); modules],
+            time: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn refusals_need_status_text_and_no_module() {
+        let says = Description {
+            refused: Some(Refused { says: vec!["meminfo.c".into()] }),
+            ..Description::default()
+        };
+        let case = case(says);
+        assert!(judge_build(&case, &built(1, "ERROR: fs/proc/meminfo.c: no", 0)).failures.is_empty());
+        assert_eq!(judge_build(&case, &built(2, "ERROR: fs/proc/meminfo.c: no", 0)).failures.len(), 1);
+        assert_eq!(judge_build(&case, &built(1, "ERROR: fs/proc/meminfo.c: no", 1)).failures.len(), 1);
+        assert_eq!(judge_build(&case, &built(1, "ERROR", 0)).failures.len(), 1);
+        assert_eq!(judge_build(&case, &built(1, "thread panicked at meminfo.c", 0)).failures.len(), 1);
+    }
+
+    #[test]
+    fn what_is_said_must_be_what_is_expected() {
+        let good = "a.o: changed function: f\na.o: new function: g\nPatched objects: vmlinux\n";
+        let says = Description {
+            objects: vec!["vmlinux".into()],
+            changed: BTreeMap::from([("a.o".to_owned(), BTreeSet::from(["f".to_owned()]))]),
+            new: BTreeMap::from([("a.o".to_owned(), BTreeSet::from(["g".to_owned()]))]),
+            ..Description::default()
+        };
+        let case = case(says);
+        assert!(judge_build(&case, &built(0, good, 1)).failures.is_empty());
+        assert_eq!(judge_build(&case, &built(0, good, 0)).failures.len(), 1);
+        assert_eq!(judge_build(&case, &built(1, good, 1)).failures.len(), 1);
+        for (from, to) in [("vmlinux", "xfs"), ("function: f", "function: e"), ("function: g", "function: h")]
+        {
+            assert_eq!(judge_build(&case, &built(0, &good.replace(from, to), 1)).failures.len(), 1, "{from}");
+        }
+    }
+}

@@ -158,6 +158,7 @@ fn compare(
     mut report: Report,
 ) -> Result<Outcome, Failure> {
     report.after_objtool = patched.after_objtool();
+    report.warnings.extend(patched.warnings.iter().cloned());
     let mut early = Vec::new();
     let author = Author::read(patched, &mut early);
     let (lines_before, lines_after) = (SourceMap::read(&original.object), SourceMap::read(&patched.object));

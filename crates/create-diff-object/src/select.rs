@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bstr::ByteSlice;
+use kpatch_elf::arch::Machine;
 use kpatch_elf::section_flags;
 
 use crate::compare::{Comparer, Difference};
@@ -238,13 +239,20 @@ pub(crate) fn select(patched: &Unit<'_>, statuses: &Statuses, seeds: &Seeds) -> 
         if kind == Kind::Function || is_auxiliary(patched, id) {
             for &entry in &patched.entries_of[id.index()] {
                 let own = entry_owner(patched, entry) == Some(id);
-                if own {
+                if own && !is_padding_list(patched, entry) {
                     take(&mut selection, &mut queue, entry, Why::About(id));
                 }
             }
         }
     }
     selection
+}
+
+/// x86 lists its call sites in `__mcount_loc`; `__patchable_function_entries` there says only where padding
+/// is, and nobody reads it.
+fn is_padding_list(unit: &Unit<'_>, entry: ElementId) -> bool {
+    unit.object.machine == Machine::X86_64
+        && unit.section(entry).name.as_bytes() == b"__patchable_function_entries"
 }
 
 /// Code without a name that entries of special sections may be about.

@@ -112,6 +112,8 @@ pub(crate) struct Unit<'d> {
     pub(crate) file_of: Vec<Option<SymbolId>>,
     /// For each function, the entries of special sections that are about it, in section order.
     pub(crate) entries_of: Vec<Vec<ElementId>>,
+    /// Remarks.
+    pub(crate) warnings: Vec<String>,
     /// For each element, who refers to it: `(referring element, index into references)`.
     pub(crate) referrers: Vec<Vec<(ElementId, u32)>>,
 }
@@ -130,6 +132,7 @@ impl<'d> Unit<'d> {
             elements: Vec::new(),
             references: Vec::new(),
             entries_of: Vec::new(),
+            warnings: Vec::new(),
             referrers: Vec::new(),
             object,
         };
@@ -456,42 +459,44 @@ impl<'d> Unit<'d> {
         }
         let name = section.name.to_string();
         let starts: Vec<u64> = section.relocations.iter().map(|r| r.offset).collect();
-        let entry = match how {
-            EntrySize::Bytes(bytes) => bytes,
-            EntrySize::Structure(structure) => match sizes.get(structure) {
-                Some(bytes) => u64::from(bytes),
+        let given = match how {
+            EntrySize::Bytes(bytes) => Some(bytes),
+            EntrySize::Structure(structure) => sizes.get(structure).map(u64::from),
+            // Where nothing is relocated, nothing is about code of this unit.
+            EntrySize::Layout if starts.is_empty() => return Ok(()),
+            EntrySize::Layout => Some(size / starts.len() as u64),
+        };
+        // The relocations have the last word: they show where entries begin.
+        let entry = match given.filter(|&entry| fits(size, entry, &starts)) {
+            Some(entry) => entry,
+            None => match stride(section, size).filter(|&entry| fits(size, entry, &starts)) {
+                Some(entry) => {
+                    if let Some(given) = given {
+                        self.warnings.push(format!(
+                            "{name}: its relocations show entries of {entry} bytes, not {given}"
+                        ));
+                    }
+                    entry
+                }
                 None => {
-                    return Err(DiffError::EntrySizeUnknown {
-                        section: name,
-                        structure: structure.structure(),
-                        variable: structure.variable(),
+                    return Err(match (how, given) {
+                        (EntrySize::Structure(structure), None) => DiffError::EntrySizeUnknown {
+                            section: name,
+                            structure: structure.structure(),
+                            variable: structure.variable(),
+                        },
+                        (_, given) => DiffError::EntrySizeWrong {
+                            section: name,
+                            size,
+                            entry: given.unwrap_or_default(),
+                        },
                     });
                 }
             },
-            EntrySize::Layout => {
-                if starts.is_empty() {
-                    // Nothing in it is about code of this unit.
-                    return Ok(());
-                }
-                size / starts.len() as u64
-            }
         };
-        let fits = entry > 0 && size % entry == 0 && {
-            let mut relocated = vec![false; usize::try_from(size / entry).unwrap_or(0)];
-            for start in &starts {
-                if start % entry == 0
-                    && let Some(slot) = relocated.get_mut(usize::try_from(start / entry).unwrap_or(usize::MAX))
-                {
-                    *slot = true;
-                }
-            }
-            relocated.iter().all(|&r| r)
-        };
-        if !fits {
-            return Err(DiffError::EntrySizeWrong { section: name, size, entry });
-        }
-        for index in 0..size / entry {
-            self.push(Kind::Entry(kind), id, index * entry..(index + 1) * entry, None);
+        for index in 0..size.div_ceil(entry) {
+            let end = ((index + 1) * entry).min(size);
+            self.push(Kind::Entry(kind), id, index * entry..end, None);
         }
         Ok(())
     }
@@ -710,6 +715,40 @@ impl<'d> Unit<'d> {
             }
         }
     }
+}
+
+/// Whether a section consists of entries of that size: each begins with a relocation. The padding behind
+/// the last one may be missing.
+fn fits(size: u64, entry: u64, starts: &[u64]) -> bool {
+    if entry == 0 {
+        return false;
+    }
+    let mut relocated = vec![false; usize::try_from(size.div_ceil(entry)).unwrap_or(0)];
+    for start in starts.iter().filter(|&start| start % entry == 0) {
+        if let Some(slot) = usize::try_from(start / entry).ok().and_then(|i| relocated.get_mut(i)) {
+            *slot = true;
+        }
+    }
+    relocated.iter().all(|&r| r)
+}
+
+/// The distance after which a section's relocations repeat; the whole section if they do not, as then it
+/// holds one entry.
+fn stride(section: &Section<'_>, size: u64) -> Option<u64> {
+    let list = &section.relocations;
+    let most = 8.min(list.len());
+    for count in 1..=most {
+        let Some(next) = list.get(count) else { return Some(size) };
+        let step = next.offset - list[0].offset;
+        let repeats = list
+            .iter()
+            .zip(&list[count..])
+            .all(|(one, other)| one.kind == other.kind && other.offset - one.offset == step);
+        if repeats && step > 0 {
+            return Some(step);
+        }
+    }
+    None
 }
 
 /// Why a unit cannot be loaded.

@@ -31,6 +31,9 @@ use crate::manifest::{KlpReference, ModuleManifest, NewFunction, ObjectCallback,
 /// (`MODULE_NAME_LEN - 1`, `include/linux/moduleparam.h`).
 pub const MAX_VERSIONED_NAME: usize = 55;
 
+/// What the linked object says it was compiled from.
+const FILE_SYMBOL: &str = "kpatch-linked";
+
 /// The largest alignment that makes sense in a module, a huge page.
 const MAX_ALIGN: u64 = 2 << 20;
 
@@ -514,10 +517,16 @@ impl<'a, 'd> Linker<'a, 'd> {
         }
     }
 
-    /// Copies symbols: files, then definitions unit by unit, then what stays undefined.
+    /// Copies symbols: definitions unit by unit, then what stays undefined.
     fn place_symbols(&mut self, names: &Names<'a>) -> Maps {
         let extracts: &'a [Extract<'d>] = self.extracts;
         let mut maps: Maps = extracts.iter().map(|e| vec![None; e.object.symbols.len()]).collect();
+        // One file for all: from several, objtool would conclude that this is a finished module.
+        self.out.add_symbol(Symbol {
+            kind: symbol_kind::FILE,
+            place: Place::Absolute,
+            ..Symbol::undefined(FILE_SYMBOL, binding::LOCAL)
+        });
         for (unit, extract) in extracts.iter().enumerate() {
             for (id, symbol) in extract.object.symbols_with_ids() {
                 let place = match symbol.place {
@@ -526,6 +535,7 @@ impl<'a, 'd> Linker<'a, 'd> {
                         None => None,
                     },
                     Place::Undefined | Place::Common => None,
+                    _ if symbol.kind == symbol_kind::FILE => None,
                     place => Some((place, 0)),
                 };
                 let Some((place, base)) = place else { continue };

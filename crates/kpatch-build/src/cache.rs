@@ -1,0 +1,603 @@
+//! What compilers and the prover made in earlier runs, kept by what it was made from.
+//!
+//! An entry's name is the BLAKE3 hash of everything that decides its content, see [`KeyBuilder`]. A wrong key
+//! would silently hand out somebody else's object, so every field of a key is labelled and has its length
+//! before it. An entry carries the hash of its own content and is compared with it whenever it is read; it is
+//! written beside its place and renamed. So any number of runs can share a cache without waiting for each
+//! other, and a killed one leaves nothing that is trusted.
+//!
+//! What a compiler reads is known only after it ran. [`Cache::lookup`] therefore goes by two steps: the command
+//! line leads to the lists of files that it read in earlier runs, and a list whose files are unchanged leads to
+//! what it made then.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use fs_err as fs;
+use kbuild::store::{Lock, StoreError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Begins every entry, and changes with the layout of entries.
+const MAGIC: &[u8; 8] = b"kpcache1";
+
+/// Bytes before an entry's content: the magic and the content's hash.
+const HEADER: usize = MAGIC.len() + blake3::OUT_LEN;
+
+/// Lists of files kept for one command line. Each is a state of the source tree; older ones go.
+const LISTS: usize = 16;
+
+/// How old an entry's time of last use must be to be set anew, so that not every reader writes.
+const USE_RESOLUTION: Duration = Duration::from_hours(1);
+
+/// File systems stamp with a clock that lags behind by up to a tick; a file this much older than a command's
+/// start may still have been written after it.
+const CLOCK_LAG: Duration = Duration::from_millis(20);
+
+/// Age of a temporary file that no living run can still be writing.
+const ABANDONED: Duration = Duration::from_hours(24);
+
+/// The cache cannot be used.
+#[derive(Debug, Error)]
+pub enum CacheError {
+    /// A file of the cache cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A file that decides an entry cannot be read.
+    #[error("cannot read {}, which the compiler has read: {source}", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The lock of the cache.
+    #[error(transparent)]
+    Lock(#[from] StoreError),
+}
+
+impl CacheError {
+    /// What the user can do.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            CacheError::Io { path, .. } => Some(format!(
+                "make {} readable and writable for yourself, or name another cache directory with CACHEDIR",
+                path.display()
+            )),
+            CacheError::Input { .. } => None,
+            CacheError::Lock(_) => Some("name another cache directory with CACHEDIR".to_owned()),
+        }
+    }
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
+    let path = path.to_owned();
+    move |source| CacheError::Io { action, path, source }
+}
+
+/// Identifies an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(blake3::Hash);
+
+impl Key {
+    /// As lower-case hexadecimal digits.
+    pub fn hex(&self) -> String {
+        self.0.to_hex().to_string()
+    }
+}
+
+/// Makes a [`Key`] of labelled fields. The same fields in the same order give the same key; nothing else does.
+#[derive(Clone, Debug)]
+pub struct KeyBuilder(blake3::Hasher);
+
+impl KeyBuilder {
+    /// A key of that kind. Kinds never share an entry.
+    pub fn new(kind: &str) -> KeyBuilder {
+        let mut builder = KeyBuilder(blake3::Hasher::new());
+        builder.raw(env!("CARGO_PKG_VERSION").as_bytes());
+        builder.raw(kind.as_bytes());
+        builder
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn field(mut self, label: &str, value: impl AsRef<[u8]>) -> KeyBuilder {
+        self.raw(label.as_bytes());
+        self.raw(value.as_ref());
+        self
+    }
+
+    /// Adds a list; its length counts too.
+    #[must_use]
+    pub fn list<V: AsRef<[u8]>>(mut self, label: &str, values: impl IntoIterator<Item = V>) -> KeyBuilder {
+        self.raw(label.as_bytes());
+        let mut count = 0u64;
+        for value in values {
+            self.0.update(b"+");
+            self.raw(value.as_ref());
+            count += 1;
+        }
+        self.0.update(b"=");
+        self.raw(&count.to_le_bytes());
+        self
+    }
+
+    /// Adds what another key stands for.
+    #[must_use]
+    pub fn key(self, label: &str, key: Key) -> KeyBuilder {
+        self.field(label, key.0.as_bytes())
+    }
+
+    /// The key.
+    pub fn finish(&self) -> Key {
+        Key(self.0.finalize())
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+}
+
+/// A file and the hash of its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Dependency {
+    path: PathBuf,
+    hash: String,
+}
+
+/// What a command read, in one state of its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Reads {
+    files: Vec<Dependency>,
+}
+
+/// What [`Cache::lookup`] found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The command need not be run.
+    Found(Found),
+    /// The command must be run, and what it makes can be stored with this.
+    Missing(Missing),
+}
+
+/// Leave to store what a command makes that runs from now on, see [`Cache::store`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    command: Key,
+    since: SystemTime,
+}
+
+/// What a command made in an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What was stored.
+    pub content: Vec<u8>,
+    /// The files that decided it.
+    pub dependencies: Vec<PathBuf>,
+}
+
+/// A file's content, and when it was written.
+#[derive(Clone, Debug)]
+struct Hashed {
+    hash: String,
+    modified: SystemTime,
+}
+
+/// What [`Cache::trim`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Entries removed.
+    pub entries: usize,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+/// A directory of entries. Shared by the threads of a run, and by runs.
+#[derive(Debug)]
+pub struct Cache {
+    directory: PathBuf,
+    /// Hashes of files that this run has read. Hundreds of units share most of their headers.
+    hashes: Mutex<HashMap<PathBuf, Option<Hashed>>>,
+    damaged: Mutex<Vec<PathBuf>>,
+}
+
+impl Cache {
+    /// Opens, and where needed creates, the cache in a directory.
+    pub fn open(directory: impl Into<PathBuf>) -> Result<Cache, CacheError> {
+        let directory = directory.into();
+        fs::create_dir_all(&directory).map_err(io_error("create", &directory))?;
+        // A cache that cannot be read must be told now, not as a thousand misses.
+        fs::read_dir(&directory).map_err(io_error("read", &directory))?;
+        Ok(Cache { directory, hashes: Mutex::default(), damaged: Mutex::default() })
+    }
+
+    /// The entry, if it is there.
+    ///
+    /// An entry that is not what was written is removed, remembered for [`Cache::damaged`], and counts as absent.
+    pub fn get(&self, key: Key) -> Result<Option<Vec<u8>>, CacheError> {
+        let path = self.path(key);
+        let mut entry = match fs::read(&path) {
+            Ok(entry) => entry,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        if !is_intact(&entry) {
+            self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            return Ok(None);
+        }
+        touch(&path);
+        entry.drain(..HEADER);
+        Ok(Some(entry))
+    }
+
+    /// Stores an entry.
+    pub fn put(&self, key: Key, content: &[u8]) -> Result<(), CacheError> {
+        let path = self.path(key);
+        let parent = path.parent().unwrap_or(&self.directory);
+        fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(parent)?;
+            file.write_all(MAGIC)?;
+            file.write_all(blake3::hash(content).as_bytes())?;
+            file.write_all(content)?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        write().map_err(io_error("write", &path))
+    }
+
+    /// A value that was stored with [`Cache::put_value`]. One that no longer has the form counts as absent.
+    pub fn get_value<T: DeserializeOwned>(&self, key: Key) -> Result<Option<T>, CacheError> {
+        Ok(self.get(key)?.and_then(|content| serde_json::from_slice(&content).ok()))
+    }
+
+    /// Stores a value.
+    pub fn put_value<T: Serialize>(&self, key: Key, value: &T) -> Result<(), CacheError> {
+        let content =
+            serde_json::to_vec(value).map_err(|error| io_error("write", &self.path(key))(error.into()))?;
+        self.put(key, &content)
+    }
+
+    /// What a command made that has this key and read files that have not changed since. A command is to be
+    /// started after this call.
+    pub fn lookup(&self, command: Key) -> Result<Lookup, CacheError> {
+        let since = SystemTime::now();
+        let lists: Vec<Reads> = self.get_value(lists_key(command))?.unwrap_or_default();
+        for reads in lists {
+            let unchanged =
+                |file: &Dependency| self.hash(&file.path).is_some_and(|now| now.hash == file.hash);
+            if !reads.files.iter().all(unchanged) {
+                continue;
+            }
+            if let Some(content) = self.get(result_key(command, &reads))? {
+                let dependencies = reads.files.into_iter().map(|file| file.path).collect();
+                return Ok(Lookup::Found(Found { content, dependencies }));
+            }
+        }
+        Ok(Lookup::Missing(Missing { command, since }))
+    }
+
+    /// Stores what a command made, and which files it read. Temporary files do not belong into the list.
+    ///
+    /// Says false, and stores nothing, if one of the files was written while the command may have been running:
+    /// nobody knows which content it has seen.
+    pub fn store<P: AsRef<Path>>(
+        &self,
+        missing: Missing,
+        dependencies: impl IntoIterator<Item = P>,
+        content: &[u8],
+    ) -> Result<bool, CacheError> {
+        let Missing { command, since } = missing;
+        let mut files = Vec::new();
+        for path in dependencies {
+            let path = path.as_ref();
+            let input = |source| CacheError::Input { path: path.to_owned(), source };
+            let modified = std::fs::metadata(path).and_then(|meta| meta.modified()).map_err(input)?;
+            let hashed = self.hash(path).ok_or_else(|| input(io::Error::other("it cannot be read")))?;
+            if hashed.modified != modified || modified + CLOCK_LAG >= since {
+                return Ok(false);
+            }
+            files.push(Dependency { path: path.to_owned(), hash: hashed.hash });
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files.dedup();
+        let reads = Reads { files };
+        self.put(result_key(command, &reads), content)?;
+        // Two runs may each lose the other's list here; that costs a compilation, never a wrong answer.
+        let mut lists: Vec<Reads> = self.get_value(lists_key(command))?.unwrap_or_default();
+        lists.retain(|known| *known != reads);
+        lists.insert(0, reads);
+        lists.truncate(LISTS);
+        self.put_value(lists_key(command), &lists)?;
+        Ok(true)
+    }
+
+    /// Entries that were found damaged, and removed.
+    pub fn damaged(&self) -> Vec<PathBuf> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Removes the entries that were not used for longest, until at most `limit` bytes are left, and what killed
+    /// runs left. Returns at once where another run is at it.
+    pub fn trim(&self, limit: u64) -> Result<Trimmed, CacheError> {
+        let Some(_lock) = Lock::try_exclusive(&self.directory.join(".lock"))? else {
+            return Ok(Trimmed::default());
+        };
+        let mut trimmed = Trimmed::default();
+        let mut entries = Vec::new();
+        let now = SystemTime::now();
+        for directory in list(&self.directory)? {
+            if !directory.is_dir() {
+                continue;
+            }
+            for path in list(&directory)? {
+                // Another run may remove what it finds damaged.
+                let Ok(meta) = fs::metadata(&path) else { continue };
+                let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                let temporary =
+                    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                if !temporary {
+                    entries.push((used, path, meta.len()));
+                } else if now.duration_since(used).is_ok_and(|age| age > ABANDONED) {
+                    remove(&path)?;
+                }
+            }
+        }
+        let mut total: u64 = entries.iter().map(|(_, _, size)| size).sum();
+        entries.sort();
+        for (_, path, size) in entries {
+            if total <= limit {
+                break;
+            }
+            remove(&path)?;
+            total -= size;
+            trimmed.entries += 1;
+            trimmed.bytes += size;
+        }
+        Ok(trimmed)
+    }
+
+    /// A file's hash, read once a run; `None` if it cannot be read.
+    fn hash(&self, path: &Path) -> Option<Hashed> {
+        let hashes = || self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = hashes().get(path) {
+            return known.clone();
+        }
+        let read = || -> io::Result<Hashed> {
+            // The time is taken first: written in between, the file is newer than what is remembered.
+            let modified = std::fs::metadata(path)?.modified()?;
+            let hash = blake3::hash(&std::fs::read(path)?).to_hex().to_string();
+            Ok(Hashed { hash, modified })
+        };
+        let hashed = read().ok();
+        hashes().insert(path.to_owned(), hashed.clone());
+        hashed
+    }
+
+    fn path(&self, key: Key) -> PathBuf {
+        let name = key.hex();
+        let (directory, rest) = name.split_at(2);
+        self.directory.join(directory).join(rest)
+    }
+}
+
+fn lists_key(command: Key) -> Key {
+    KeyBuilder::new("reads").key("command", command).finish()
+}
+
+fn result_key(command: Key, reads: &Reads) -> Key {
+    KeyBuilder::new("result")
+        .key("command", command)
+        .list("paths", reads.files.iter().map(|file| file.path.as_os_str().as_encoded_bytes()))
+        .list("hashes", reads.files.iter().map(|file| file.hash.as_bytes()))
+        .finish()
+}
+
+fn is_intact(entry: &[u8]) -> bool {
+    let Some(rest) = entry.strip_prefix(MAGIC) else { return false };
+    let Some((hash, content)) = rest.split_first_chunk::<{ blake3::OUT_LEN }>() else { return false };
+    blake3::hash(content) == *hash
+}
+
+/// Notes that an entry is of use. Where that fails, as on a read-only cache, it is merely forgotten earlier.
+fn touch(path: &Path) {
+    let now = SystemTime::now();
+    let recent = fs::metadata(path)
+        .and_then(|meta| meta.modified())
+        .is_ok_and(|used| now.duration_since(used).is_ok_and(|age| age < USE_RESOLUTION));
+    if !recent && let Ok(file) = fs::File::open(path) {
+        let _ = file.into_parts().0.set_modified(now);
+    }
+}
+
+fn list(directory: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let entries = fs::read_dir(directory).map_err(io_error("read", directory))?;
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    paths.map_err(io_error("read", directory))
+}
+
+fn remove(path: &Path) -> Result<(), CacheError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path().join("objects")).unwrap();
+        (dir, cache)
+    }
+
+    fn key(text: &str) -> Key {
+        KeyBuilder::new("test").field("text", text).finish()
+    }
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        let keys = [
+            KeyBuilder::new("a").field("x", "yz").finish(),
+            KeyBuilder::new("a").field("xy", "z").finish(),
+            KeyBuilder::new("ax").field("", "yz").finish(),
+            KeyBuilder::new("a").field("x", "y").field("z", "").finish(),
+            KeyBuilder::new("a").list("x", ["yz"]).finish(),
+            KeyBuilder::new("a").list("x", ["y", "z"]).finish(),
+            KeyBuilder::new("a").list("x", ["y", "z", ""]).finish(),
+            KeyBuilder::new("a").list("x", [""; 0]).finish(),
+        ];
+        for (at, key) in keys.iter().enumerate() {
+            assert!(!keys[at + 1..].contains(key), "key {at} is not alone");
+        }
+        assert_eq!(key("a"), key("a"));
+    }
+
+    #[test]
+    fn what_was_put_comes_back() {
+        let (_dir, cache) = cache();
+        assert_eq!(cache.get(key("a")).unwrap(), None);
+        cache.put(key("a"), b"content").unwrap();
+        assert_eq!(cache.get(key("a")).unwrap().as_deref(), Some(&b"content"[..]));
+        cache.put_value(key("v"), &vec![1, 2]).unwrap();
+        assert_eq!(cache.get_value::<Vec<u8>>(key("v")).unwrap(), Some(vec![1, 2]));
+        assert_eq!(cache.get_value::<String>(key("v")).unwrap(), None);
+    }
+
+    #[test]
+    fn damaged_entries_are_removed_and_named() {
+        for damage in
+            [&b""[..], b"kpcache1", b"kpcache0 and something that is long enough to hold a hash, but no hash"]
+        {
+            let (_dir, cache) = cache();
+            cache.put(key("a"), b"content").unwrap();
+            let path = cache.path(key("a"));
+            fs::write(&path, damage).unwrap();
+            assert_eq!(cache.get(key("a")).unwrap(), None);
+            assert_eq!(cache.damaged(), std::slice::from_ref(&path));
+            assert!(!path.exists());
+        }
+        let (_dir, cache) = cache();
+        cache.put(key("a"), b"content").unwrap();
+        let mut entry = fs::read(cache.path(key("a"))).unwrap();
+        *entry.last_mut().unwrap() ^= 1;
+        fs::write(cache.path(key("a")), entry).unwrap();
+        assert_eq!(cache.get(key("a")).unwrap(), None);
+    }
+
+    #[test]
+    fn an_unreadable_cache_is_an_error_with_a_remedy() {
+        let (dir, cache) = cache();
+        cache.put(key("a"), b"content").unwrap();
+        let path = cache.path(key("a"));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let error = cache.get(key("a")).unwrap_err();
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        assert!(error.remedy().unwrap().contains("CACHEDIR"));
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(matches!(Cache::open(dir.path().join("file")), Err(CacheError::Io { .. })));
+    }
+
+    /// A file that was written some time ago.
+    fn settled(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_mins(1)).unwrap();
+    }
+
+    fn missing(cache: &Cache, command: &str) -> Missing {
+        match cache.lookup(key(command)).unwrap() {
+            Lookup::Missing(missing) => missing,
+            Lookup::Found(found) => panic!("{found:?}"),
+        }
+    }
+
+    #[test]
+    fn a_lookup_goes_by_the_content_of_what_was_read() {
+        let (dir, first) = cache();
+        let (source, header) = (dir.path().join("a.c"), dir.path().join("a.h"));
+        let reopened = || Cache::open(dir.path().join("objects")).unwrap();
+        let found = || match reopened().lookup(key("cc")).unwrap() {
+            Lookup::Found(found) => Some(found),
+            Lookup::Missing(_) => None,
+        };
+        let content = || found().map(|found| String::from_utf8(found.content).unwrap());
+        settled(&source, "1");
+        settled(&header, "1");
+        let ticket = missing(&first, "cc");
+        assert!(first.store(ticket, [&source, &header], b"one").unwrap());
+        assert_eq!(content().as_deref(), Some("one"));
+        assert_eq!(found().unwrap().dependencies, [source.clone(), header.clone()]);
+
+        settled(&header, "2");
+        assert_eq!(content(), None);
+        let second = reopened();
+        assert!(second.store(missing(&second, "cc"), [&source, &header], b"two").unwrap());
+        assert_eq!(content().as_deref(), Some("two"));
+        settled(&header, "1");
+        assert_eq!(content().as_deref(), Some("one"));
+        settled(&source, "3");
+        assert_eq!(content(), None);
+        settled(&source, "1");
+        assert_eq!(content().as_deref(), Some("one"));
+        missing(&reopened(), "another command");
+        fs::remove_file(&source).unwrap();
+        assert_eq!(content(), None);
+    }
+
+    #[test]
+    fn what_changed_under_the_command_is_not_stored() {
+        let (dir, cache) = cache();
+        let source = dir.path().join("a.c");
+        settled(&source, "1");
+        let ticket = missing(&cache, "cc");
+        fs::write(&source, "2").unwrap();
+        assert!(!cache.store(ticket, [&source], b"x").unwrap());
+        // Known to the run before it changed, though not to this command.
+        settled(&source, "3");
+        assert!(!cache.store(missing(&cache, "cc"), [&source], b"x").is_ok_and(|stored| stored));
+        missing(&cache, "cc");
+        let error = cache.store(ticket, [dir.path().join("gone.h")], b"x").unwrap_err();
+        assert!(matches!(&error, CacheError::Input { path, .. } if path.ends_with("gone.h")), "{error}");
+    }
+
+    #[test]
+    fn what_was_used_least_goes_first() {
+        let (_dir, cache) = cache();
+        let old = |name: &str, hours: u64| {
+            cache.put(key(name), &[0; 1000]).unwrap();
+            let file = std::fs::File::options().write(true).open(cache.path(key(name))).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_hours(hours)).unwrap();
+        };
+        old("a", 30);
+        old("b", 20);
+        old("c", 10);
+        // Used now.
+        cache.get(key("a")).unwrap().unwrap();
+        let left = cache.path(key("a")).with_file_name(".new-left");
+        fs::write(&left, "").unwrap();
+        std::fs::File::open(&left).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        let trimmed = cache.trim(2500).unwrap();
+        assert_eq!(trimmed, Trimmed { entries: 1, bytes: 1000 + HEADER as u64 });
+        assert!(!left.exists());
+        let kept: Vec<bool> = ["a", "b", "c"].map(|name| cache.get(key(name)).unwrap().is_some()).into();
+        assert_eq!(kept, [true, false, true]);
+        assert_eq!(cache.trim(u64::MAX).unwrap(), Trimmed::default());
+    }
+}

@@ -144,6 +144,8 @@ impl ObjectTree {
         recipe.root.bind(recipe.source.clone());
         let tree = ObjectTree { item, recipe };
         tree.item.ensure_in_place(|_| prepare::prepare(&tree))?;
+        // A run that was killed while kbuild worked may have left kbuild's own.
+        prepare::restore_identity(&tree)?;
         Ok(tree)
     }
 

@@ -46,6 +46,8 @@ Files:
 
 Exit status is 0 if the module was made, else 1.";
 
+// Switches of a command line are independent of each other.
+#[allow(clippy::struct_excessive_bools)]
 /// Turn kernel source patches into a livepatch module, without building the kernel
 ///
 /// Only what the patches touch is compiled, with the command lines of the kernel's own build. Each compiled

@@ -5,6 +5,7 @@
 //! (`report`) decides how that looks.
 
 use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -46,9 +47,22 @@ impl fmt::Display for Code {
 
 /// What went wrong, where, why, and what to do about it.
 ///
-/// Made with [`Error::new`] and the methods named like its fields.
+/// Made with [`Error::new`] and the methods named like the fields of [`Details`], which it leads to. It is one
+/// pointer, since every fallible function returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Error {
+pub struct Error(Box<Details>);
+
+impl Deref for Error {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
+/// All that is known about an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Details {
     /// What kind of error it is.
     pub code: Code,
     /// The phase that found it.
@@ -79,7 +93,7 @@ impl Error {
     /// An error with nothing but a message.
     #[must_use]
     pub fn new(phase: Phase, code: impl Into<Code>, message: impl fmt::Display) -> Error {
-        Error {
+        Error(Box::new(Details {
             code: code.into(),
             phase,
             file: None,
@@ -89,7 +103,7 @@ impl Error {
             cause: None,
             remedy: None,
             text: None,
-        }
+        }))
     }
 
     /// A file operation that failed, as in `Error::io(phase, "read", path)`, to be given to `map_err`.
@@ -107,21 +121,21 @@ impl Error {
     /// Names the file.
     #[must_use]
     pub fn file(mut self, file: impl Into<PathBuf>) -> Error {
-        self.file = Some(file.into());
+        self.0.file = Some(file.into());
         self
     }
 
     /// Names the line; 0, which is how debug information says that there is none, leaves it open.
     #[must_use]
     pub fn line(mut self, line: impl TryInto<u32>) -> Error {
-        self.line = line.try_into().ok().filter(|&line| line != 0);
+        self.0.line = line.try_into().ok().filter(|&line| line != 0);
         self
     }
 
     /// Names the function or datum.
     #[must_use]
     pub fn function(mut self, function: impl fmt::Display) -> Error {
-        self.function = Some(function.to_string());
+        self.0.function = Some(function.to_string());
         self
     }
 
@@ -129,21 +143,21 @@ impl Error {
     #[must_use]
     pub fn cause(mut self, cause: impl fmt::Display) -> Error {
         let cause = cause.to_string();
-        self.cause = (!cause.is_empty()).then_some(cause);
+        self.0.cause = (!cause.is_empty()).then_some(cause);
         self
     }
 
     /// Says what to do.
     #[must_use]
     pub fn remedy(mut self, remedy: impl fmt::Display) -> Error {
-        self.remedy = Some(remedy.to_string());
+        self.0.remedy = Some(remedy.to_string());
         self
     }
 
     /// Says where the text of the file can be read, so that the line itself can be shown.
     #[must_use]
     pub fn text(mut self, path: impl Into<PathBuf>) -> Error {
-        self.text = Some(path.into());
+        self.0.text = Some(path.into());
         self
     }
 

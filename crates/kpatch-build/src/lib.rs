@@ -1,5 +1,15 @@
 //! The driver: turns a kernel source patch into a livepatch module, without building the kernel.
 
+pub mod args;
+pub mod cache;
+pub mod cli;
 pub mod error;
 pub mod events;
+pub mod mapped;
+pub mod options;
+pub mod patch;
+pub mod pipeline;
 pub mod prove;
+pub mod report;
+pub mod settings;
+pub mod workspace;

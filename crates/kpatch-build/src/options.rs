@@ -72,6 +72,21 @@ pub struct Display {
     pub debug: u8,
 }
 
+impl Display {
+    /// What the command line says; it needs no checking, so that other errors can be shown by it.
+    pub fn new(args: &Args, directory: &Path) -> Display {
+        let absolute =
+            |path: &PathBuf| if path.as_os_str() == "-" { path.clone() } else { directory.join(path) };
+        Display {
+            quiet: args.quiet,
+            color: args.color,
+            time: args.time,
+            json: args.json.as_ref().map(absolute),
+            debug: args.debug,
+        }
+    }
+}
+
 /// The variables that a run takes from its environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
@@ -289,19 +304,18 @@ const MAX_NAME: usize = 55;
 
 /// The name of the module's file without `.ko`: the user's, or made from the patches' names.
 pub fn module_name(given: Option<&str>, patches: &[PathBuf]) -> String {
-    let name = match given {
-        Some(name) => name.strip_suffix(".ko").unwrap_or(name).to_owned(),
-        None => {
-            let stem = match patches {
-                [only] => only.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-                _ => "patch".to_owned(),
-            };
-            let stem = stem.strip_suffix(".patch").or_else(|| stem.strip_suffix(".diff")).unwrap_or(&stem);
-            format!("livepatch-{stem}")
-        }
-    };
+    let name = given.map_or_else(|| default_name(patches), |name| name.trim_end_matches(".ko").to_owned());
     let usable = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' };
     name.chars().map(usable).take(MAX_NAME).collect()
+}
+
+fn default_name(patches: &[PathBuf]) -> String {
+    let file = match patches {
+        [only] => only.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        _ => "patch".to_owned(),
+    };
+    let stem = file.strip_suffix(".patch").or_else(|| file.strip_suffix(".diff")).unwrap_or(&file);
+    format!("livepatch-{stem}")
 }
 
 #[cfg(test)]

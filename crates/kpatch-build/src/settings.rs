@@ -102,7 +102,7 @@ fn value<T: DeserializeOwned>(value: toml::Value) -> Result<T, String> {
 }
 
 fn damaged(path: &Path, line: usize, message: &str) -> Error {
-    Error::new(Phase::Arguments, "bad-settings", message.trim()).file(path).line(line)
+    Error::new(Phase::Arguments, "bad-settings", message.trim()).file(path).line(line).text(path)
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

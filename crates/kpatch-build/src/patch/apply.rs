@@ -64,7 +64,7 @@ impl<'t> Work<'t> {
     /// Applies one file's change; what is wrong is kept for [`Work::finish`].
     pub(super) fn apply(&mut self, patch: &Path, file: &FilePatch) -> Vec<Moved> {
         self.try_apply(patch, file).unwrap_or_else(|error| {
-            self.errors.push(*error);
+            self.errors.push(error);
             Vec::new()
         })
     }
@@ -90,9 +90,9 @@ impl<'t> Work<'t> {
         Ok(patched)
     }
 
-    fn try_apply(&mut self, patch: &Path, file: &FilePatch) -> Result<Vec<Moved>, Box<Error>> {
+    fn try_apply(&mut self, patch: &Path, file: &FilePatch) -> Result<Vec<Moved>, Error> {
         let fail = |code: &'static str, message: String| {
-            Box::new(Error::new(Phase::Parse, code, message).file(patch).line(file.line))
+            Error::new(Phase::Parse, code, message).file(patch).line(file.line).text(patch)
         };
         let missing = |path: &Path| {
             fail("no-such-file", format!("{} is not in the source tree", path.display())).remedy(
@@ -110,7 +110,7 @@ impl<'t> Work<'t> {
                     let creates =
                         matches!(&file.hunks[..], [hunk] if hunk.old_start == 0 && hunk.new_start == 1);
                     if !creates {
-                        return Err(Box::new(missing(&path)));
+                        return Err(missing(&path));
                     }
                 }
                 (path.clone(), path, &file.action)
@@ -119,22 +119,22 @@ impl<'t> Work<'t> {
                 let there =
                     self.load(patch, file, path)?.lines.as_ref().is_some_and(|lines| !lines.is_empty());
                 if there {
-                    return Err(Box::new(exists(path)));
+                    return Err(exists(path));
                 }
                 (path.clone(), path.clone(), &file.action)
             }
             Action::Delete(path) => {
                 if self.load(patch, file, path)?.lines.is_none() {
-                    return Err(Box::new(missing(path)));
+                    return Err(missing(path));
                 }
                 (path.clone(), path.clone(), &file.action)
             }
             Action::Rename(from, to) | Action::Copy(from, to) => {
                 if self.load(patch, file, from)?.lines.is_none() {
-                    return Err(Box::new(missing(from)));
+                    return Err(missing(from));
                 }
                 if self.load(patch, file, to)?.lines.is_some() {
-                    return Err(Box::new(exists(to)));
+                    return Err(exists(to));
                 }
                 (from.clone(), to.clone(), &file.action)
             }
@@ -166,13 +166,7 @@ impl<'t> Work<'t> {
     }
 
     /// Where `diff` compared two names, the one that exists is meant; of two, the one that looks less like a copy.
-    fn choose(
-        &mut self,
-        patch: &Path,
-        file: &FilePatch,
-        old: &Path,
-        new: &Path,
-    ) -> Result<PathBuf, Box<Error>> {
+    fn choose(&mut self, patch: &Path, file: &FilePatch, old: &Path, new: &Path) -> Result<PathBuf, Error> {
         let mut there = Vec::new();
         for path in [old, new] {
             if self.load(patch, file, path)?.lines.is_some() {
@@ -190,11 +184,11 @@ impl<'t> Work<'t> {
     }
 
     /// The state of a file, read from the tree the first time.
-    fn load(&mut self, patch: &Path, file: &FilePatch, path: &Path) -> Result<&State, Box<Error>> {
+    fn load(&mut self, patch: &Path, file: &FilePatch, path: &Path) -> Result<&State, Error> {
         if !self.files.contains_key(path) {
             let text = read_in(self.tree, path).map_err(|reason| {
                 let message = format!("{} cannot be patched: {reason}", path.display());
-                Box::new(Error::new(Phase::Parse, "bad-path", message).file(patch).line(file.line))
+                Error::new(Phase::Parse, "bad-path", message).file(patch).line(file.line).text(patch)
             })?;
             let lines = text.as_deref().map(|text| {
                 text.lines_with_terminator()
@@ -275,7 +269,8 @@ enum FailReason {
 impl Failure {
     fn into_error(self, patch: &Path, file: &Path) -> Error {
         let message = format!("{}: Hunk #{} FAILED at {}", file.display(), self.number, self.at);
-        let error = Error::new(Phase::Parse, "not-applicable", message).file(patch).line(self.line);
+        let error =
+            Error::new(Phase::Parse, "not-applicable", message).file(patch).line(self.line).text(patch);
         let other = "make the patch anew for the source of this kernel release";
         match self.reason {
             FailReason::Applied => error
@@ -312,10 +307,8 @@ struct Pattern<'h> {
 impl<'h> Pattern<'h> {
     /// The hunk's lines of the original, or with `reversed` of its result.
     fn new(hunk: &'h Hunk, reversed: bool) -> Pattern<'h> {
-        let (start, skip) = match reversed {
-            false => (hunk.old_start, LineKind::Added),
-            true => (hunk.new_start, LineKind::Removed),
-        };
+        let (start, skip) =
+            if reversed { (hunk.new_start, LineKind::Removed) } else { (hunk.old_start, LineKind::Added) };
         let lines: Vec<&Line> = hunk.lines.iter().filter(|line| line.kind != skip).collect();
         let is_context = |line: &&Line| line.kind == LineKind::Context;
         // An empty range comes after the line it names.

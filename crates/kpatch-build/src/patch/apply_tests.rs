@@ -9,7 +9,7 @@ fn lines(text: &str) -> Vec<FileLine> {
 }
 
 fn numbered(range: std::ops::RangeInclusive<u32>) -> String {
-    range.map(|n| format!("{n}\n")).collect()
+    range.map(|n| n.to_string() + "\n").collect()
 }
 
 /// Applies one change to one text.

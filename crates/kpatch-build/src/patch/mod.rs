@@ -89,6 +89,7 @@ fn refuse(patch: &Path, file: &FilePatch) -> Option<Error> {
         Error::new(Phase::Parse, "unsupported-file", format!("{}: {}", path.display(), reason.message()))
             .file(patch)
             .line(file.line)
+            .text(patch)
             .remedy(reason.remedy()),
     )
 }

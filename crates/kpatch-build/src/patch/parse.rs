@@ -179,6 +179,7 @@ impl ParseError {
         RunError::new(Phase::Parse, self.problem.code(), &self.problem)
             .file(patch)
             .line(if self.problem == Problem::Empty { 0 } else { self.line })
+            .text(patch)
             .remedy(self.problem.remedy())
     }
 }
@@ -205,7 +206,8 @@ struct Parser<'t> {
     errors: Vec<ParseError>,
 }
 
-/// What git says about a file before its hunks.
+/// What git says about a file before its hunks: each line of it is there or not.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Default)]
 struct GitHeader<'t> {
     /// Behind `diff --git `.

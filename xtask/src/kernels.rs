@@ -50,7 +50,7 @@ pub(crate) fn bootable(kernel: &Kernel) -> Result<guest::Kernel> {
     let modules = kernel.modules(&tell).map_err(|error| failed(&error))?;
     let directory = modules
         .values()
-        .find_map(|path| modules_directory(path, &kernel.release))
+        .find_map(|path| modules_directory(path))
         .ok_or_else(|| missing("modules directory"))?;
     Ok(guest::Kernel { release: kernel.release.clone(), vmlinuz, modules: directory })
 }
@@ -70,10 +70,9 @@ pub(crate) fn vmlinux(kernel: &Kernel) -> Result<PathBuf> {
     kernel.vmlinux(&tell).map_err(|error| failed(&error))
 }
 
-/// The directory `RELEASE` above a module's file.
-fn modules_directory(module: &Path, release: &str) -> Option<PathBuf> {
-    let directory = module.ancestors().find(|path| path.file_name().is_some_and(|name| name == release))?;
-    directory.join("kernel").is_dir().then(|| directory.to_owned())
+/// The directory above a module's file that lists what is built in.
+fn modules_directory(module: &Path) -> Option<PathBuf> {
+    module.ancestors().find(|path| path.join("modules.builtin").is_file()).map(Path::to_owned)
 }
 
 #[cfg(test)]
@@ -83,9 +82,9 @@ mod tests {
     #[test]
     fn the_directory_above_a_module() {
         let root = tempfile::tempdir().unwrap();
-        let directory = root.path().join("lib/modules/6.1");
-        fs_err::create_dir_all(directory.join("kernel/fs")).unwrap();
-        assert_eq!(modules_directory(&directory.join("kernel/fs/x.ko"), "6.1"), Some(directory.clone()));
-        assert_eq!(modules_directory(&directory.join("kernel/fs/x.ko"), "6.2"), None);
+        let module = root.path().join("kernel/fs/x.ko");
+        assert_eq!(modules_directory(&module), None);
+        fs_err::write(root.path().join("modules.builtin"), "").unwrap();
+        assert_eq!(modules_directory(&module), Some(root.path().to_owned()));
     }
 }

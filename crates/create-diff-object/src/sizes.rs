@@ -77,7 +77,7 @@ impl Entry {
 }
 
 /// Entry sizes in bytes, as far as they are known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntrySizes {
     sizes: [Option<u32>; Entry::ALL.len()],
 }

@@ -78,21 +78,17 @@ struct Chooser<'a> {
 impl Chooser<'_> {
     /// The host if it can do it, else a root of the kernel's suite, else whatever the host has and the user allows.
     fn automatic(&self) -> Result<(Root, Compiler)> {
-        let unmet = self.unmet_on_host();
-        let on_host = compiler::find(self.wanted, &Root::Host);
-        if unmet.is_none()
-            && let Some(compiler) = on_host.as_ref().filter(|compiler| compiler.exact)
-        {
-            return Ok((Root::Host, compiler.clone()));
-        }
-        if self.settings.allow_other_compiler && unmet.is_none() && on_host.is_some() {
-            return self.accept(Root::Host, "the host");
+        if self.host_runs_kbuild() {
+            let on_host = compiler::find(self.wanted, &Root::Host);
+            if on_host.is_some_and(|compiler| compiler.exact || self.settings.allow_other_compiler) {
+                return self.accept(Root::Host, "the host");
+            }
         }
         let (Some(package), Some((suite, kbuild))) = (compiler::package(self.wanted), self.origin) else {
             return self.accept(Root::Host, "the host");
         };
         let base = base_suite(suite);
-        let dir = self.make(base, suite, &package, kbuild)?;
+        let dir = self.make(base, &package, kbuild)?;
         self.accept(Root::in_dir(dir, [self.store.root().to_owned()]), &format!("suite {base}"))
     }
 
@@ -115,27 +111,22 @@ impl Chooser<'_> {
         }
     }
 
-    /// A C library that kbuild's programs need and the host lacks.
-    fn unmet_on_host(&self) -> Option<String> {
-        let (_, kbuild) = self.origin?;
-        let libc = kbuild.dependencies().find(|dependency| dependency.name == "libc6")?;
-        let (relation, wanted) = libc.constraint.as_ref()?;
+    /// Whether kbuild's programs, which are in a package of the kernel's suite, find the C library they need.
+    fn host_runs_kbuild(&self) -> bool {
+        let libc = self.origin.and_then(|(_, kbuild)| kbuild.dependencies().find(|d| d.name == "libc6"));
+        let Some((relation, wanted)) = libc.and_then(|libc| libc.constraint.as_ref()) else { return true };
         let query = Program::new("dpkg-query", "dpkg", "learn the version of the C library");
-        let found = query.args(["-W", "-f", "${Version}\\n", "libc6"]).run().ok()?;
-        let found = String::from_utf8_lossy(&found).lines().next().unwrap_or_default().to_owned();
-        (!version::satisfies(&found, relation, wanted)).then(|| format!("libc6 ({relation} {wanted})"))
+        let Ok(found) = query.args(["-W", "-f", "${Version}\n", "libc6"]).run() else { return true };
+        let found = String::from_utf8_lossy(&found);
+        found.lines().next().is_some_and(|found| version::satisfies(found, relation, wanted))
     }
 
     /// The root of a suite with the compiler's package, made if it is not there.
-    fn make(&self, base: &str, suite: &str, compiler: &str, kbuild: &Package) -> Result<PathBuf> {
+    fn make(&self, base: &str, compiler: &str, kbuild: &Package) -> Result<PathBuf> {
         let packages = packages(compiler, kbuild);
-        let host = HostSources::read(Path::new("/"));
-        let mut suites = vec![host.suite(base, self.settings)?];
-        if suite != base {
-            suites.push(host.suite(suite, self.settings)?);
-        }
+        let source = HostSources::read(Path::new("/")).suite(base, self.settings)?;
         let architecture = crate::deb::architecture(self.settings)?;
-        let stamp = stamp(&packages, &suites, &architecture);
+        let stamp = format!("build root {FORMAT}\n{base} {architecture}\n{}\n", packages.join(" "));
         let hash = blake3::hash(stamp.as_bytes()).to_hex();
         let entry =
             self.store.path("roots").join(format!("{base}_{architecture}_{compiler}_{}", &hash[..12]));
@@ -147,12 +138,13 @@ impl Chooser<'_> {
             }
             (self.events)(Event::MakingBuildRoot { suite: base.to_owned(), path: entry.clone() });
             let fail = |reason| Error::BuildRoot { path: entry.clone(), reason };
-            bootstrap(base, &suites, &packages, &architecture, new, fail)
+            bootstrap(&source, &packages, &architecture, new, fail)
         })
     }
 }
 
-/// Packages of a root, sorted: tools, compiler, and the libraries that kbuild's programs were linked with.
+/// Packages of a root, sorted: tools, compiler, and what kbuild's programs need beyond the libraries that come with the
+/// tools, so that kernels of one suite share a root.
 fn packages(compiler: &str, kbuild: &Package) -> Vec<String> {
     let mut packages: BTreeSet<String> = TOOLS.iter().map(|&name| name.to_owned()).collect();
     packages.insert(compiler.to_owned());
@@ -160,24 +152,21 @@ fn packages(compiler: &str, kbuild: &Package) -> Vec<String> {
         packages.extend([format!("lld-{version}"), format!("llvm-{version}")]);
     }
     // The first alternative is what Debian builds with; other kernel packages are unpacked into the cache instead.
-    let libraries = kbuild.depends.iter().filter_map(|group| group.first());
-    packages.extend(libraries.map(|d| d.name.clone()).filter(|name| !name.starts_with("linux-")));
+    let needed = kbuild.depends.iter().filter_map(|group| group.first()).map(|d| d.name.as_str());
+    let needed = needed.filter(|name| !name.starts_with("linux-") && !is_library_of_tools(name));
+    packages.extend(needed.map(str::to_owned));
     packages.into_iter().collect()
 }
 
-fn stamp(packages: &[String], suites: &[Suite], architecture: &str) -> String {
-    let mut text = format!("build root {FORMAT}\n{architecture}\n{}\n", packages.join(" "));
-    for suite in suites {
-        text.push_str(&suite.name);
-        text.push('\n');
-    }
-    text
+/// Whether a package is the library of one of the tools' development packages: `libelf1t64` of `libelf-dev`.
+fn is_library_of_tools(package: &str) -> bool {
+    let stem = |name: &str| name.split(|c: char| c == '-' || c.is_ascii_digit()).next().map(str::to_owned);
+    TOOLS.iter().filter(|tool| tool.ends_with("-dev")).any(|tool| stem(tool) == stem(package))
 }
 
 /// Fills a directory with a root file system.
 fn bootstrap(
-    base: &str,
-    suites: &[Suite],
+    source: &Suite,
     packages: &[String],
     architecture: &str,
     into: &Path,
@@ -187,27 +176,26 @@ fn bootstrap(
     let access = tempfile::Builder::new().prefix("kpatch-build-apt").tempdir()?;
     let access_file = access.path().join("mirror-access");
     write_atomically(&access_file, apt::mirror_access()?.as_bytes())?;
-    let mut program = Program::new("mmdebstrap", "mmdebstrap", format!("make a build root of suite {base}"))
-        .args(["--quiet", "--variant=minbase"])
-        .arg(if is_root { "--mode=root" } else { "--mode=unshare" })
-        .arg(if is_root { "--format=directory" } else { "--format=tar" })
-        .arg(format!("--architectures={architecture}"))
-        .arg(format!("--include={}", packages.join(",")))
-        .arg({
-            let mut option = std::ffi::OsString::from("--aptopt=");
-            option.push(&access_file);
-            option
-        })
-        .args(["--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\""]);
+    let mut program =
+        Program::new("mmdebstrap", "mmdebstrap", format!("make a build root of suite {}", source.name))
+            .args(["--quiet", "--variant=minbase"])
+            .arg(if is_root { "--mode=root" } else { "--mode=unshare" })
+            .arg(if is_root { "--format=directory" } else { "--format=tar" })
+            .arg(format!("--architectures={architecture}"))
+            .arg(format!("--include={}", packages.join(",")))
+            .arg({
+                let mut option = std::ffi::OsString::from("--aptopt=");
+                option.push(&access_file);
+                option
+            })
+            .args(["--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\""]);
     for path in LEFT_OUT {
         program = program.arg(format!("--dpkgopt=path-exclude={path}"));
     }
-    program = program.arg(base);
+    let signed = source.signed_by.as_ref().map_or(String::new(), |key| format!("[signed-by={key}] "));
+    program = program.arg(&source.name);
     program = if is_root { program.arg(into) } else { program.arg("-") };
-    for suite in suites {
-        let signed = suite.signed_by.as_ref().map_or(String::new(), |key| format!("[signed-by={key}] "));
-        program = program.arg(format!("deb {signed}{} {} main", suite.uri, suite.name));
-    }
+    program = program.arg(format!("deb {signed}{} {} main", source.uri, source.name));
     if is_root {
         let output = program.output()?;
         if !output.success {
@@ -262,12 +250,16 @@ mod tests {
 
     #[test]
     fn packages_of_a_root() {
-        let packages = packages("gcc-14", &kbuild(&[&["pahole", "dwarves"], &["linux-x"], &["libelf1t64"]]));
+        let depends: [&[&str]; 5] =
+            [&["pahole", "dwarves"], &["linux-x"], &["libelf1t64"], &["zlib1g"], &["libzstd1"]];
+        let packages = packages("gcc-14", &kbuild(&depends));
         assert!(packages.is_sorted());
-        for name in ["gcc-14", "pahole", "libelf1t64", "make"] {
+        for name in ["gcc-14", "pahole", "libzstd1", "make"] {
             assert!(packages.iter().any(|package| package == name), "{name}");
         }
-        assert!(!packages.iter().any(|package| package == "dwarves" || package == "linux-x"));
+        for name in ["dwarves", "linux-x", "libelf1t64", "zlib1g"] {
+            assert!(!packages.iter().any(|package| package == name), "{name}");
+        }
         assert!(super::packages("clang-19", &kbuild(&[])).contains(&"lld-19".to_owned()));
     }
 

@@ -1,8 +1,9 @@
-//! Resolves a release and shows where its parts are: `resolve CACHE RELEASE|SERIES:FLAVOUR [SUITE...]`.
+//! Resolves a release and shows where its parts are: `resolve CACHE RELEASE|SERIES:FLAVOUR [SUITE...]`;
+//! with `list` in place of a release shows which ones are offered.
 
 use std::time::Instant;
 
-use kernel_artifacts::{Settings, newest, resolve};
+use kernel_artifacts::{Settings, newest, offered, resolve};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -16,6 +17,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let found = |part: &str, path: &dyn std::fmt::Debug| {
         println!("{:8.2} {part}: {path:?}", start.elapsed().as_secs_f64());
     };
+    if release == "list" {
+        for release in offered(&settings, &show)? {
+            println!("{release}");
+        }
+        return Ok(());
+    }
     let release = match release.split_once(':') {
         Some((series, flavour)) => newest(series, flavour, &settings, &show)?,
         None => release,
@@ -39,6 +46,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     found("image", &kernel.image(&show)?);
     found("modules", &kernel.modules(&show)?.len());
     found("module", &kernel.module("virtio-net", &show)?);
-    found("debug", &kernel.module_debug(&["virtio_net", "ext4"], &show)?);
+    found("debug", &kernel.module_debug(&["virtio_net", "dummy"], &show)?);
     Ok(())
 }

@@ -69,14 +69,17 @@ fn programs(wanted: &str) -> Vec<String> {
     }
     // A kernel's own name for it may lack the version that Debian's program has: `gcc (Debian 12.2.0-14) 12.2.0`.
     let bare = first.rsplit('-').next().unwrap_or(first);
-    if let (true, Some(major)) =
-        (bare == "gcc", wanted.split_whitespace().last().and_then(|version| version.split('.').next()))
-    {
+    if let (true, Some(major)) = (bare == "gcc", gcc_major(wanted)) {
         names.push(format!("{machine}gcc-{major}"));
         names.push(format!("gcc-{major}"));
     }
     names.retain(|name| is_name(name));
     names
+}
+
+/// The version comes last, but for a date that compilers between two releases add: `gcc-10 (Debian 10.2.1-6) 10.2.1 20210110`.
+fn gcc_major(wanted: &str) -> Option<u32> {
+    wanted.split_whitespace().rev().find_map(|word| word.split_once('.')?.0.parse().ok())
 }
 
 fn version_of(program: &str, root: &Root) -> Option<String> {
@@ -103,8 +106,7 @@ pub(crate) fn package(wanted: &str) -> Option<String> {
         let major = version.split('.').next()?;
         return major.parse::<u32>().ok().map(|major| format!("clang-{major}"));
     }
-    let major: u32 = wanted.split_whitespace().last()?.split('.').next()?.parse().ok()?;
-    Some(format!("gcc-{major}"))
+    gcc_major(wanted).map(|major| format!("gcc-{major}"))
 }
 
 /// The path of a program that is wanted, for messages.
@@ -147,6 +149,7 @@ mod tests {
         );
         assert_eq!(package(GCC).as_deref(), Some("gcc-12"));
         assert_eq!(package("Debian clang version 19.1.7 (3+b1)").as_deref(), Some("clang-19"));
+        assert_eq!(package("gcc-10 (Debian 10.2.1-6) 10.2.1 20210110").as_deref(), Some("gcc-10"));
         assert_eq!(package("nonsense"), None);
     }
 

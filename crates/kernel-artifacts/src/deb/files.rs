@@ -329,7 +329,8 @@ fn is_boot_file(path: &str, kind: &str, release: &str) -> bool {
     let Some((dir, name)) = path.rsplit_once('/') else { return false };
     let in_boot = dir == "boot" || dir.ends_with("/boot");
     let in_modules = dir.ends_with(&format!("lib/modules/{release}"));
-    (in_boot && name == format!("{kind}-{release}")) || (in_modules && name.strip_suffix(".unsigned").unwrap_or(name) == kind)
+    (in_boot && name == format!("{kind}-{release}"))
+        || (in_modules && name.strip_suffix(".unsigned").unwrap_or(name) == kind)
 }
 
 /// The kernel's name for a module: file names may have dashes.

@@ -12,6 +12,7 @@
 
 pub mod check;
 pub mod convert;
+mod explain;
 pub mod headers;
 pub mod hook;
 pub mod link;

@@ -36,7 +36,7 @@ pub enum Color {
 
 const AFTER_HELP: &str = "\
 Environment:
-  CACHEDIR             Where kernels, compiled originals and work files are kept [default: ~/.kpatch]
+  CACHEDIR             Cache of kernels and objects, and work files [default: ~/.kpatch]
   CC                   Compiler with a wrapper before it, as in `ccache gcc`
   CFLAGS_MODULE        More compiler flags for the patch module
   KBUILD_EXTRA_SYMBOLS Further Module.symvers files for the patch module

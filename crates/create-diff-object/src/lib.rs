@@ -173,6 +173,15 @@ fn compare(
     apply_author(patched, &author, &mut statuses, &mut report);
     overridden(patched, &lookup, &mut statuses, &mut report);
 
+    for &(table, pointers) in &statuses.tables {
+        let name = patched.name(table);
+        report.warnings.push(if pointers {
+            format!("constant {name} changed: objects made before keep the original functions")
+        } else {
+            format!("constant {name} changed: all functions that use it are replaced")
+        });
+    }
+
     let mut seeds = Seeds {
         callbacks: author.callbacks.iter().map(|c| c.1).collect(),
         ignored: author.ignored_functions.clone(),
@@ -189,7 +198,7 @@ fn compare(
     story::tell(&mut report, original, patched, &twins, &statuses, &selection, &author, sources);
     let mut errors: Vec<(Option<ElementId>, DiffError)> = early.into_iter().map(|e| (None, e)).collect();
     errors.extend(key_errors);
-    errors.extend(verify::verify(original, patched, &twins, &statuses, &selection, &author));
+    errors.extend(verify::verify(original, patched, &twins, &statuses, &selection, &author, input.object));
     let nothing = selection.order.is_empty();
     if nothing && errors.is_empty() {
         return Ok(Outcome::Unchanged(report));

@@ -40,6 +40,8 @@ pub(crate) struct Statuses {
     pub(crate) differences: BTreeMap<ElementId, Difference>,
     /// Functions that differ in line numbers only.
     pub(crate) line_only: Vec<ElementId>,
+    /// Constants that changed together with all their users, and whether they hold function pointers.
+    pub(crate) tables: Vec<(ElementId, bool)>,
     /// For functions that are replaced because a part of them changed.
     pub(crate) contains: BTreeMap<ElementId, ElementId>,
     /// For each function that the compiler split off, the one it belongs to.
@@ -54,11 +56,31 @@ pub(crate) fn statuses(
     lines: &LineNumbers<'_>,
 ) -> Statuses {
     separate_constants(original, patched, twins);
+    let mut statuses = compare_all(original, patched, twins, lines);
+    replace_tables(original, patched, twins, &mut statuses);
+    // A part without entry of its own is replaced with its function.
+    for (&part, &parent) in &statuses.parent {
+        let changed = statuses.of[part.index()] != Change::Same;
+        if changed && statuses.of[parent.index()] == Change::Same {
+            statuses.of[parent.index()] = Change::Changed;
+            statuses.contains.insert(parent, part);
+        }
+    }
+    statuses
+}
+
+fn compare_all(
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    twins: &Twins,
+    lines: &LineNumbers<'_>,
+) -> Statuses {
     let comparer = Comparer::new(original, patched, twins);
     let mut statuses = Statuses {
         of: vec![Change::New; patched.elements.len()],
         differences: BTreeMap::new(),
         line_only: Vec::new(),
+        tables: Vec::new(),
         contains: BTreeMap::new(),
         parent: parents(patched),
     };
@@ -87,15 +109,95 @@ pub(crate) fn statuses(
         }
         statuses.of[id.index()] = change;
     }
-    // A part without entry of its own is replaced with its function.
-    for (&part, &parent) in &statuses.parent {
-        let changed = statuses.of[part.index()] != Change::Same;
-        if changed && statuses.of[parent.index()] == Change::Same {
-            statuses.of[parent.index()] = Change::Changed;
-            statuses.contains.insert(parent, part);
+    statuses
+}
+
+/// A constant of this unit that only functions of this unit use may change: they are replaced and use the new
+/// one. Constants that others know of keep their contents.
+fn replace_tables(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins, statuses: &mut Statuses) {
+    let changed: Vec<ElementId> = patched
+        .ids()
+        .filter(|id| statuses.of[id.index()] == Change::Changed && patched.element(*id).kind == Kind::Datum)
+        .collect();
+    for id in changed {
+        // Somebody's table may have dealt with it already.
+        if statuses.of[id.index()] != Change::Changed {
+            continue;
+        }
+        let mut tables = BTreeSet::new();
+        let mut users = BTreeSet::new();
+        if !users_of_table(original, patched, twins, id, &mut tables, &mut users) || users.is_empty() {
+            continue;
+        }
+        for table in tables {
+            if let Some(twin) = twins.of_patched[table.index()] {
+                twins.separate(twin, table);
+            }
+            statuses.of[table.index()] = Change::New;
+            statuses.differences.remove(&table);
+            let pointers = patched.references(table).iter().any(|r| {
+                matches!(r.target, Target::Element(t, _) if patched.element(t).kind == Kind::Function)
+            });
+            statuses.tables.push((table, pointers));
+        }
+        for user in users {
+            if statuses.of[user.index()] == Change::Same {
+                statuses.of[user.index()] = Change::Changed;
+                let at = |unit: &Unit<'_>, function: ElementId, table: &str| {
+                    let origin = unit.element(function).origin as i64;
+                    unit.references(function)
+                        .iter()
+                        .find(|r| matches!(r.target, Target::Element(t, _) if unit.name(t) == table))
+                        .map_or(0, |r| r.offset as i64 - origin)
+                };
+                let name = patched.name(id);
+                let place = at(patched, user, &name);
+                let what = format!("uses constant {name}, which changed");
+                statuses.differences.insert(user, Difference { what, original: place, patched: place });
+            }
         }
     }
-    statuses
+}
+
+/// Collects the functions that use a constant, directly or through other constants, and these; false if
+/// others use it, too.
+fn users_of_table(
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    twins: &Twins,
+    id: ElementId,
+    tables: &mut BTreeSet<ElementId>,
+    users: &mut BTreeSet<ElementId>,
+) -> bool {
+    let mut queue = vec![id];
+    while let Some(table) = queue.pop() {
+        if !tables.insert(table) {
+            continue;
+        }
+        let section = patched.section(table);
+        let writable = section.has(section_flags::WRITE) && !section.name.starts_with(b".data.rel.ro");
+        let registered = patched.classes[patched.element(table).section.index()] != Class::Data;
+        if writable || registered || !patched.is_local(table) || tables::is_init(section.name.as_ref()) {
+            return false;
+        }
+        for (by, _) in &patched.referrers[table.index()] {
+            match patched.element(*by).kind {
+                Kind::Function if !tables::is_init(patched.section(*by).name.as_ref()) => {
+                    users.insert(*by);
+                }
+                Kind::Datum => queue.push(*by),
+                _ => return false,
+            }
+        }
+        // Whoever used the original and is the same today must be among them.
+        let Some(twin) = twins.of_patched[table.index()] else { continue };
+        for (by, _) in &original.referrers[twin.index()] {
+            if tables::is_init(original.section(*by).name.as_ref()) {
+                return false;
+            }
+        }
+    }
+    true
 }
 
 /// Constants inside functions (`static const` in a block) are the function's business: a different one is a

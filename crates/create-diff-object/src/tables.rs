@@ -233,6 +233,11 @@ pub(crate) fn is_detached_code(section: &BStr) -> bool {
     matches!(section.as_bytes(), b".altinstr_replacement" | b".altinstr_aux" | b".fixup")
 }
 
+/// Code and data for the exit of the module. Units of vmlinux never run it.
+pub(crate) fn is_exit(section: &BStr) -> bool {
+    section.starts_with(b".exit") || section.starts_with(b".memexit.") || section.starts_with(b"__exit")
+}
+
 /// Where freed code and data live, for refusals.
 pub(crate) fn is_init(section: &BStr) -> bool {
     names::is_discarded_after_init(section)

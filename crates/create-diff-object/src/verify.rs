@@ -2,6 +2,8 @@
 
 use bstr::{BStr, ByteSlice};
 
+use kpatch_elf::klp::VMLINUX;
+
 use crate::author::Author;
 use crate::compare::referenced;
 use crate::correlate::Twins;
@@ -20,6 +22,7 @@ pub(crate) fn verify(
     statuses: &Statuses,
     selection: &Selection,
     author: &Author,
+    object: &str,
 ) -> Vec<(Option<ElementId>, DiffError)> {
     let mut errors = Vec::new();
     for id in patched.ids() {
@@ -29,7 +32,8 @@ pub(crate) fn verify(
         let name = || patched.name(id);
         let ignored =
             author.ignored_sections.contains(&section.to_string()) || author.ignored_functions.contains(&id);
-        if ignored || status == Change::Same {
+        let never_run = object == VMLINUX && tables::is_exit(section);
+        if ignored || never_run || status == Change::Same {
             continue;
         }
         let registration = patched.classes[element.section.index()] == Class::Registration;

@@ -725,6 +725,7 @@ impl<'d> Emitter<'_, 'd> {
             if patched.element(id).kind != Kind::Function
                 || self.parts.statuses.of[id.index()] != Change::Changed
                 || self.parts.statuses.parent.contains_key(&id)
+                || self.parts.statuses.copied.contains(&id)
             {
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bstr::ByteSlice;
-use kpatch_elf::arch::Machine;
+use kpatch_elf::arch::{Flow, Machine};
 use kpatch_elf::section_flags;
 
 use crate::compare::{Comparer, Difference};
@@ -13,6 +13,7 @@ use crate::lines::LineNumbers;
 use crate::names::{self, Special};
 use crate::tables::{self, Class, TableKind};
 use crate::unit::{ElementId, Kind, Target, Unit};
+use crate::verify::has_entry;
 
 /// Status of an element of the patched version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(crate) struct Statuses {
     pub(crate) line_only: Vec<ElementId>,
     /// Constants that changed together with all their users, and whether they hold function pointers.
     pub(crate) tables: Vec<(ElementId, bool)>,
+    /// Changed functions that cannot be replaced and are called by replaced functions only.
+    pub(crate) copied: BTreeSet<ElementId>,
     /// For functions that are replaced because a part of them changed.
     pub(crate) contains: BTreeMap<ElementId, ElementId>,
     /// For each function that the compiler split off, the one it belongs to.
@@ -66,7 +69,71 @@ pub(crate) fn statuses(
             statuses.contains.insert(parent, part);
         }
     }
+    replace_callers(original, patched, twins, &mut statuses);
     statuses
+}
+
+/// A static function without patchable entry (`notrace`, `inline`, in `.noinstr.text`) cannot be replaced,
+/// but all its callers can, if they are functions of this unit: they call the new one.
+fn replace_callers(original: &Unit<'_>, patched: &Unit<'_>, twins: &Twins, statuses: &mut Statuses) {
+    let mut queue: Vec<ElementId> = patched
+        .ids()
+        .filter(|id| {
+            patched.element(*id).kind == Kind::Function && statuses.of[id.index()] == Change::Changed
+        })
+        .collect();
+    while let Some(id) = queue.pop() {
+        let Some(twin) = twins.of_patched[id.index()] else { continue };
+        let without = !has_entry(original, twin)
+            && !statuses.parent.contains_key(&id)
+            && original.is_local(twin)
+            && patched.is_local(id)
+            && !tables::is_init(patched.section(id).name.as_ref());
+        if !without || statuses.copied.contains(&id) {
+            continue;
+        }
+        let (Some(before), Some(after)) = (callers(original, twin), callers(patched, id)) else { continue };
+        // Who called the original and does not call it any more has changed anyway.
+        let known = |caller: &ElementId| twins.of_original[caller.index()].is_some();
+        if after.is_empty() || !before.iter().all(known) {
+            continue;
+        }
+        statuses.copied.insert(id);
+        for caller in after {
+            if statuses.of[caller.index()] == Change::Same {
+                statuses.of[caller.index()] = Change::Changed;
+                statuses.contains.insert(caller, id);
+                queue.push(caller);
+            }
+        }
+    }
+    // Callers that are themselves parts are replaced with their function.
+    for (&part, &parent) in &statuses.parent {
+        if statuses.of[part.index()] == Change::Changed && statuses.of[parent.index()] == Change::Same {
+            statuses.of[parent.index()] = Change::Changed;
+            statuses.contains.insert(parent, part);
+        }
+    }
+}
+
+/// The functions that call one, nothing if anything but calls refers to it.
+fn callers(unit: &Unit<'_>, id: ElementId) -> Option<BTreeSet<ElementId>> {
+    let mut out = BTreeSet::new();
+    for &(by, index) in &unit.referrers[id.index()] {
+        let reference = &unit.references[index as usize];
+        let inside = matches!(reference.target, Target::Element(_, delta) if delta != 0);
+        match unit.element(by).kind {
+            Kind::Entry(_) => {}
+            _ if by == id || inside => {}
+            Kind::Function
+                if reference.flow != Flow::Next && !tables::is_init(unit.section(by).name.as_ref()) =>
+            {
+                out.insert(by);
+            }
+            _ => return None,
+        }
+    }
+    Some(out)
 }
 
 fn compare_all(
@@ -81,6 +148,7 @@ fn compare_all(
         differences: BTreeMap::new(),
         line_only: Vec::new(),
         tables: Vec::new(),
+        copied: BTreeSet::new(),
         contains: BTreeMap::new(),
         parent: parents(patched),
     };

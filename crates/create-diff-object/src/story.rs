@@ -49,6 +49,10 @@ pub(crate) fn tell(
         let part = statuses.parent.contains_key(&id);
         if element.kind == Kind::Function && selection.has(id) && !part {
             match status {
+                Status::Changed if statuses.copied.contains(&id) => report.warnings.push(format!(
+                    "{} has no patchable entry; its callers are replaced with it",
+                    patched.name(id)
+                )),
                 Status::Changed => report.changed.push(patched.name(id)),
                 Status::New if !callbacks.contains(&id) => report.new.push(patched.name(id)),
                 _ => {}

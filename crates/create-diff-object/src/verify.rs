@@ -78,7 +78,11 @@ pub(crate) fn verify(
             }
             // Data that nothing refers to and that knows of functions is a table of a kind that this tool
             // has not met.
-            Kind::Unnamed if patched.referrers[id.index()].is_empty() && !selection.has(id) => {
+            Kind::Unnamed
+                if patched.referrers[id.index()].is_empty()
+                    && !selection.has(id)
+                    && patched.classes[patched.element(id).section.index()] == Class::Data =>
+            {
                 let section: &BStr = patched.section(id).name.as_ref();
                 if names::is_sanitizer_data(section) || tables::is_init(section) {
                     continue;
@@ -105,7 +109,7 @@ pub(crate) fn verify(
 /// A function without the call that ftrace redirects cannot be replaced.
 fn no_entry(original: &Unit<'_>, twins: &Twins, statuses: &Statuses, id: ElementId) -> Option<DiffError> {
     let twin = twins.of_patched[id.index()]?;
-    if statuses.parent.contains_key(&id) || has_entry(original, twin) {
+    if statuses.parent.contains_key(&id) || statuses.copied.contains(&id) || has_entry(original, twin) {
         return None;
     }
     Some(DiffError::NoEntry { function: original.name(twin) })

@@ -94,7 +94,9 @@ impl ConvertError {
             Self::SpecialSection { .. } => {
                 "use static_key_enabled() for a static branch and KPATCH_STATIC_CALL() for a static call on a key of the module"
             }
-            Self::SymbolName { .. } => "the kernel's symbol cannot be referred to; reach it through another function",
+            Self::SymbolName { .. } => {
+                "the kernel's symbol cannot be referred to; reach it through another function"
+            }
             _ => REPORT,
         }
     }

@@ -1,3 +1,273 @@
-//! The way of the data, one phase a file.
+//! The way of the data, one phase a file. This file only leads from one to the next.
 
+pub mod check;
+pub mod compile;
+pub mod convert;
+pub mod diff;
+pub mod link;
+pub mod module;
 pub mod overlay;
+pub mod plan;
+pub mod prove;
+pub mod publish;
+pub mod resolve;
+pub mod shipped;
+
+use std::path::{Path, PathBuf};
+
+use kbuild::object_tree::ObjectTree;
+use kbuild::root::Root;
+use klp_module::hook::{self, Provenance};
+use klp_module::link::Linked;
+
+use crate::cache::Cache;
+use crate::error::{self, Error};
+use crate::events::{Event, Events, Phase, Step, phase};
+use crate::options::Options;
+use crate::patch::{self, PatchFile};
+use crate::workspace::Workspace;
+use compile::{Job, Variant};
+use overlay::Overlay;
+use plan::Unit;
+use resolve::Resolved;
+use shipped::{ShippedBytes, Tables};
+
+/// Makes a livepatch module of patches. The path of the module, or everything that stands in the way.
+pub fn run(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
+    make(options, events).map_err(|mut errors| {
+        error::arrange(&mut errors);
+        errors
+    })
+}
+
+fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
+    let patches = phase(Phase::Parse, events, || patch::read(&options.patches))?;
+    let resolved = phase(Phase::Resolve, events, || resolve::run(options, events)).map_err(one)?;
+    events(Event::Step(Step::TestingPatches));
+    let patched =
+        phase(Phase::Parse, events, || patch::apply(&patches, &resolved.source, options.fuzz, events))?;
+    let work = Work::create(options)?;
+    if work.space.is_kept() {
+        events(Event::note(format!("work files stay in {}", work.space.path().display())));
+    }
+
+    // vmlinux takes as long to unpack as the object tree takes to make.
+    let (tree, vmlinux) = std::thread::scope(|scope| {
+        let vmlinux = scope.spawn(|| shipped::vmlinux(&resolved.kernel, events));
+        let tree = phase(Phase::Plan, events, || {
+            let tree = resolve::object_tree(&resolved, events)?;
+            plan::prepare(&patched, &tree)?;
+            Ok::<_, Error>(tree)
+        });
+        (tree, vmlinux.join())
+    });
+    let tree = tree.map_err(one)?;
+    let vmlinux = vmlinux
+        .unwrap_or_else(|_| Err(Error::new(Phase::Resolve, "internal", "unpacking vmlinux ended unexpectedly")))
+        .map_err(one)?;
+    let list = resolve::unit_list(&resolved, &vmlinux).map_err(one)?;
+    let shipped_modules = resolved.kernel.modules(&resolve::forward(events)).map_err(|e| one(resolve::kernel_error(e)))?;
+    let is_shipped = |name: &str| shipped_modules.contains_key(name);
+    let units = plan::run(options, &patched, &tree, &list, &is_shipped, events)?;
+    let bytes = ShippedBytes::read(&resolved.kernel, &vmlinux, &units, events)?;
+    let tables = bytes.tables()?;
+    events(Event::Step(Step::ReadingSpecialSections));
+    let sizes = diff::entry_sizes(bytes.vmlinux(), &bytes.identity(), &work.cache).map_err(one)?;
+
+    let overlay_root = work.directory("patched-source")?;
+    let overlay = Overlay::create(&overlay_root, &resolved.source, &patched.files)
+        .map_err(|error| one(Error::io(Phase::Compile, "write", &overlay_root)(error)))?;
+    let headers = work.author_headers(&options.cache)?;
+    let objects = work.directory("objects")?;
+    let mut root = tree.root().clone();
+    root.bind(work.space.path());
+    root.bind(&headers);
+    let launcher = launcher(options, &resolved);
+    let context = compile::Context {
+        root: &root,
+        tree: tree.path(),
+        source: &resolved.source,
+        overlay: &overlay,
+        headers: &headers,
+        output: &objects,
+        compiler: &resolved.kernel.compiler.version_text,
+        launcher: &launcher,
+        cache: &work.cache,
+        jobs: options.jobs.get(),
+    };
+    events(Event::Step(Step::BuildingOriginal));
+    events(Event::Step(Step::BuildingPatched));
+    let objects = phase(Phase::Compile, events, || {
+        let jobs: Vec<Job<'_>> = [Variant::Patched, Variant::Original, Variant::Shipped]
+            .iter()
+            .flat_map(|&variant| {
+                units.iter().map(move |unit| Job { unit, variant, plain_runtime_constants: false })
+            })
+            .collect();
+        compile::run(&context, &jobs, events)
+    })?;
+    phase(Phase::Prove, events, || {
+        prove::run(&units, &objects, &tables.files(), options.skip_compiler_check, events)
+    })?;
+
+    events(Event::Step(Step::Extracting));
+    let shipped = diff::Shipped { tables: &tables, files: &bytes, sizes: &sizes };
+    let extracts = phase(Phase::Diff, events, || diff::run(&context, &units, &objects, &shipped, events))?;
+    let linked = phase(Phase::Link, events, || link::run(&extracts, &units, &bytes.exports))?;
+    let names = linked.manifest.objects.iter().map(|object| object.name.clone()).collect();
+    events(Event::Step(Step::PatchedObjects { objects: names }));
+
+    let maker = Maker { options, events, resolved: &resolved, patches: &patches, units: &units };
+    let module = maker.module(&linked, &tree, &root, &bytes, &tables, &work.directory("module")?)?;
+    let path = phase(Phase::Publish, events, || publish::run(&options.output, &options.module_name, &module))
+        .map_err(one)?;
+    // What earlier runs compiled stays within its bounds; a failure to tidy up is none of the module's.
+    if let Err(error) = work.cache.trim(options.cache_limit) {
+        events(Event::warning(format!("the cache was not trimmed: {error}")));
+    }
+    events(Event::Step(Step::Success));
+    Ok(path)
+}
+
+/// The places of this run, and the cache.
+struct Work {
+    space: Workspace,
+    cache: Cache,
+}
+
+impl Work {
+    fn create(options: &Options) -> Result<Work, Vec<Error>> {
+        let space = Workspace::create(&options.cache, options.keep).map_err(|e| no_place(&e))?;
+        let cache = Cache::open(options.cache.join("objects")).map_err(|error| {
+            let remedy = error.remedy().unwrap_or_else(|| CACHE_REMEDY.to_owned());
+            one(Error::new(Phase::Compile, "cache", "the cache cannot be used").cause(error).remedy(remedy))
+        })?;
+        Ok(Work { space, cache })
+    }
+
+    fn directory(&self, name: &str) -> Result<PathBuf, Vec<Error>> {
+        self.space.directory(name).map_err(|error| no_place(&error))
+    }
+
+    /// The patch author's headers, at a path that is the same in every run: it is part of the command lines
+    /// by which compiled originals are found again.
+    fn author_headers(&self, cache: &Path) -> Result<PathBuf, Vec<Error>> {
+        let directory = cache.join("include").join(env!("CARGO_PKG_VERSION"));
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |error| one(Error::io(Phase::Compile, "write", &path)(error).remedy(CACHE_REMEDY))
+        };
+        fs_err::create_dir_all(&directory).map_err(io(&directory))?;
+        for (name, text) in klp_module::headers::ALL {
+            let path = directory.join(name);
+            if !fs_err::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+                kbuild::store::write(&path, text.as_bytes())
+                    .map_err(|error| one(Error::new(Phase::Compile, error::Code::IO, error).remedy(CACHE_REMEDY)))?;
+            }
+        }
+        Ok(directory)
+    }
+}
+
+const CACHE_REMEDY: &str = "make room, or name another cache directory with CACHEDIR";
+
+fn no_place(error: &crate::workspace::WorkspaceError) -> Vec<Error> {
+    one(Error::new(Phase::Parse, "workspace", "there is no place to work in").cause(error).remedy(CACHE_REMEDY))
+}
+
+/// The words of `CC` before the compiler: a wrapper such as ccache. The compiler itself is the kernel's.
+fn launcher(options: &Options, resolved: &Resolved) -> Vec<String> {
+    let Some(cc) = options.environment.cc.as_ref().and_then(|cc| cc.to_str()) else { return Vec::new() };
+    let mut words: Vec<String> = cc.split_whitespace().map(str::to_owned).collect();
+    let is_compiler = |word: &String| {
+        let name = word.rsplit('/').next().unwrap_or_default();
+        name.contains("gcc") || name.contains("clang") || name == "cc" || *word == resolved.kernel.compiler.program
+    };
+    if words.last().is_some_and(is_compiler) {
+        words.pop();
+    }
+    words
+}
+
+/// From the linked object to the checked module.
+struct Maker<'a> {
+    options: &'a Options,
+    events: Events<'a>,
+    resolved: &'a Resolved,
+    patches: &'a [PatchFile],
+    units: &'a [Unit],
+}
+
+impl Maker<'_> {
+    fn module(
+        &self,
+        linked: &Linked<'_>,
+        tree: &ObjectTree,
+        root: &Root,
+        bytes: &ShippedBytes,
+        tables: &Tables<'_>,
+        directory: &Path,
+    ) -> Result<Vec<u8>, Vec<Error>> {
+        let (options, events) = (self.options, self.events);
+        let name = &options.module_name;
+        events(Event::Step(Step::BuildingModule { file: format!("{name}.ko") }));
+        let provenance = self.provenance(bytes);
+        let error = |code, message: &str| Error::new(Phase::Kbuild, code, message);
+        let hook = hook::hook(name, &linked.manifest, &provenance, options.replace)
+            .map_err(|e| one(error("hook", "the module's own source cannot be made").cause(e)))?;
+        let object = linked
+            .object
+            .write()
+            .map_err(|e| one(error("linked-object", "the linked object cannot be written").cause(e)))?;
+        let headers = resolve::headers(&self.resolved.kernel, events).map_err(one)?;
+        let built = phase(Phase::Kbuild, events, || {
+            module::run(
+                &module::Input {
+                    name,
+                    linked: &object,
+                    hook: &hook,
+                    directory,
+                    kernel: headers.as_ref().map_or(tree.path(), |headers| &headers.dir),
+                    tree,
+                    root,
+                    compiler: &self.resolved.kernel.compiler.program,
+                    early: self.units.iter().find(|u| u.objtool.is_some() && !self.resolved.config.objtool_is_late()),
+                    cflags: options.environment.cflags_module.as_deref(),
+                },
+                events,
+            )
+        })
+        .map_err(one)?;
+        let converted = phase(Phase::Convert, events, || convert::run(&built, &linked.manifest))?;
+        let context = check::Context {
+            resolved: self.resolved,
+            bytes,
+            tables,
+            units: self.units,
+            machine: linked.object.machine,
+        };
+        phase(Phase::Check, events, || check::run(&context, &converted, name, &linked.manifest, events))?;
+        Ok(converted)
+    }
+
+    fn provenance(&self, bytes: &ShippedBytes) -> Provenance {
+        let patches = self
+            .patches
+            .iter()
+            .map(|patch| {
+                let name = patch.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                hook::PatchFile::new(&name, &patch.text)
+            })
+            .collect();
+        Provenance {
+            release: self.resolved.kernel.release.clone(),
+            build_id: bytes.build_id(),
+            patches,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+fn one(error: Error) -> Vec<Error> {
+    vec![error]
+}

@@ -1,0 +1,108 @@
+//! The finished module against the shipped kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kbuild::symtab::SymbolTable;
+use klp_module::ModuleManifest;
+use klp_module::check::{EntrySites, Finding, Ibt, Target, check};
+use klp_module::vermagic;
+use kpatch_elf::arch::Machine;
+
+use super::plan::Unit;
+use super::resolve::Resolved;
+use super::shipped::{self, ShippedBytes, Tables};
+use crate::error::Error;
+use crate::events::{Events, Phase};
+
+/// What the module is checked against.
+pub struct Context<'a> {
+    /// The kernel.
+    pub resolved: &'a Resolved,
+    /// Its files.
+    pub bytes: &'a ShippedBytes,
+    /// Their symbols.
+    pub tables: &'a Tables<'a>,
+    /// The units of the plan, for naming sources.
+    pub units: &'a [Unit],
+    /// The machine.
+    pub machine: Machine,
+}
+
+/// Checks the module called `name`; everything that is wrong with it.
+pub fn run(
+    context: &Context<'_>,
+    module: &[u8],
+    name: &str,
+    manifest: &ModuleManifest,
+    events: Events<'_>,
+) -> Result<(), Vec<Error>> {
+    let config = &context.resolved.config;
+    let known = context.tables.all();
+    // A reference may lead to a module that is not patched itself.
+    let others: BTreeSet<&str> = manifest
+        .references
+        .iter()
+        .map(|reference| reference.object.as_str())
+        .filter(|object| !known.contains_key(*object))
+        .collect();
+    let others = shipped::modules(&context.resolved.kernel, others, events)?;
+    let mut tables: BTreeMap<String, SymbolTable<'_>> = known.clone();
+    for (object, bytes) in &others {
+        let table = SymbolTable::from_elf(bytes).map_err(|e| vec![unreadable(object, &e)])?;
+        tables.insert(object.clone(), table);
+    }
+    let mut entries = BTreeMap::new();
+    for object in &manifest.objects {
+        let (Some(bytes), Some(table)) = (context.tables.bytes(&object.name), tables.get(&object.name)) else {
+            continue;
+        };
+        let sites = EntrySites::from_elf(bytes, table).map_err(|e| vec![unreadable(&object.name, &e)])?;
+        entries.insert(object.name.clone(), sites);
+    }
+    let ibt = if config.is_yes("X86_KERNEL_IBT") {
+        let table = tables.get(kpatch_elf::klp::VMLINUX);
+        table.map(|table| Ibt::from_vmlinux(context.bytes.vmlinux(), table)).transpose()
+    } else {
+        Ok(None)
+    };
+    let ibt = ibt.map_err(|e| vec![unreadable(kpatch_elf::klp::VMLINUX, &e)])?;
+    // A shipped module is the surest witness; without one the configuration has to tell.
+    let witness = manifest.objects.iter().filter(|o| o.name != kpatch_elf::klp::VMLINUX);
+    let magic = witness
+        .filter_map(|object| vermagic::of_module(context.tables.bytes(&object.name)?))
+        .next()
+        .or_else(|| vermagic::of_config(&context.resolved.kernel.release, context.machine, |o| config.is_yes(o)))
+        .ok_or_else(|| vec![Error::new(Phase::Check, "vermagic", "the kernel's vermagic string is not known")])?;
+    let target = Target {
+        release: &context.resolved.kernel.release,
+        vermagic: &magic,
+        exports: &context.bytes.exports,
+        modversions: config.modversions(),
+        tables: &tables,
+        entries: &entries,
+        ibt: ibt.as_ref(),
+    };
+    // A module's name has underscores, its file may have hyphens.
+    let findings = check(module, &name.replace('-', "_"), manifest, &target);
+    if findings.is_empty() {
+        return Ok(());
+    }
+    Err(findings.iter().map(|finding| explain(context, manifest, finding)).collect())
+}
+
+fn unreadable(object: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::new(Phase::Check, "shipped-object", format!("the shipped {object} is not understood")).cause(error)
+}
+
+fn explain(context: &Context<'_>, manifest: &ModuleManifest, finding: &Finding) -> Error {
+    let mut error = Error::new(Phase::Check, finding.code(), finding).remedy(finding.remedy());
+    if let Some(subject) = finding.subject() {
+        let function = manifest.functions().find(|(_, f)| f.name == subject || f.symbol == subject);
+        let unit = function.and_then(|(_, f)| context.units.iter().find(|u| u.object.as_os_str() == f.unit.as_str()));
+        if let Some(unit) = unit {
+            error = error.file(&unit.source);
+        }
+        error = error.function(subject);
+    }
+    error
+}

@@ -1,0 +1,258 @@
+//! Units to objects, by the command line that kbuild used for the kernel.
+//!
+//! Three variants of a unit exist. The proof wants the original exactly as the kernel was compiled; the diff
+//! wants original and patched with a section for each function and datum, and with line tables, so that a
+//! refusal can name source lines. objtool runs on none of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bstr::ByteSlice;
+use kbuild::command::CompileCommand;
+use kbuild::root::{Root, RunError};
+use rayon::prelude::*;
+
+use super::overlay::Overlay;
+use super::plan::Unit;
+use crate::cache::{Cache, CacheError, Key, KeyBuilder, Lookup};
+use crate::error::Error;
+use crate::events::{Event, Events, Phase};
+
+/// What a unit is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Variant {
+    /// The original as the kernel has it, for the proof.
+    Shipped,
+    /// The original, for the diff.
+    Original,
+    /// The patched source, for the diff.
+    Patched,
+}
+
+/// Options that give every function and datum a section of its own, and line tables.
+///
+/// `-g1` instead of the kernel's `-g`: lines and functions are all that messages need, and debug
+/// information never changes code. Compressed debug sections (gcc defaults differ by distribution) would
+/// only cost time.
+const DIFF_OPTIONS: [&str; 4] = ["-ffunction-sections", "-fdata-sections", "-g1", "-gz=none"];
+
+/// The header that reads runtime constants as variables, below the source tree; since 6.12.
+const RUNTIME_CONSTANTS: &str = "include/asm-generic/runtime-const.h";
+
+/// What compiling needs to know about the kernel.
+pub struct Context<'a> {
+    /// Where the compiler runs.
+    pub root: &'a Root,
+    /// The object tree, where commands run.
+    pub tree: &'a Path,
+    /// The source tree.
+    pub source: &'a Path,
+    /// The patched sources.
+    pub overlay: &'a Overlay,
+    /// The patch author's headers.
+    pub headers: &'a Path,
+    /// Where objects go.
+    pub output: &'a Path,
+    /// What identifies the compiler: the text that it prints about itself.
+    pub compiler: &'a str,
+    /// A wrapper such as ccache, words before the compiler.
+    pub launcher: &'a [String],
+    /// Finished objects of earlier runs.
+    pub cache: &'a Cache,
+    /// How many compilers at once.
+    pub jobs: usize,
+}
+
+/// One compilation to be done.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The unit.
+    pub unit: &'a Unit,
+    /// The variant.
+    pub variant: Variant,
+    /// Runtime constants become ordinary variable reads, see [`super::diff`].
+    pub plain_runtime_constants: bool,
+}
+
+/// Objects by unit (its object file) and variant.
+pub type Objects = BTreeMap<(PathBuf, Variant), PathBuf>;
+
+/// The command of a variant, without its output.
+pub fn command(context: &Context<'_>, job: Job<'_>) -> CompileCommand {
+    let unit = job.unit;
+    let mut command = unit.compile.clone().without_dependency_file().without_debug_information();
+    if job.variant != Variant::Shipped {
+        let mut first = vec![format!("-I{}", context.headers.display())];
+        if job.plain_runtime_constants {
+            // Since 6.12 (`asm/runtime-const.h`) code holds placeholders that boot fixes up in vmlinux
+            // only. The generic header has the same include guard and reads the variables instead.
+            let shim = context.source.join(RUNTIME_CONSTANTS);
+            first.extend(["-include".to_owned(), shim.display().to_string()]);
+        }
+        command = command.with_last(DIFF_OPTIONS).with_last(first);
+    }
+    if job.variant == Variant::Patched {
+        let search: Vec<PathBuf> = command.include_directories().map(Path::to_owned).collect();
+        let options = context.overlay.options(&unit.source, &search);
+        command = command.with_first(options).with_source(&context.overlay.source_of(&unit.source));
+    }
+    command
+}
+
+/// Does all jobs, in parallel; the errors of all of them together.
+pub fn run(context: &Context<'_>, jobs: &[Job<'_>], events: Events<'_>) -> Result<Objects, Vec<Error>> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(context.jobs)
+        .build()
+        .map_err(|error| vec![Error::new(Phase::Compile, "threads", "cannot start threads").cause(error)])?;
+    let done = AtomicUsize::new(0);
+    let results: Vec<Result<((PathBuf, Variant), PathBuf), Error>> = pool.install(|| {
+        jobs.par_iter()
+            .map(|&job| {
+                let result = compile(context, job, events);
+                events(Event::Progress {
+                    phase: Phase::Compile,
+                    done: done.fetch_add(1, Ordering::Relaxed) + 1,
+                    total: jobs.len(),
+                    what: job.unit.object.display().to_string(),
+                });
+                result.map(|path| ((job.unit.object.clone(), job.variant), path))
+            })
+            .collect()
+    });
+    let mut objects = Objects::new();
+    let mut errors = Vec::new();
+    for result in results {
+        match result {
+            Ok((key, path)) => {
+                objects.insert(key, path);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(objects) } else { Err(errors) }
+}
+
+fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<PathBuf, Error> {
+    let command = command(context, job);
+    let name = match job.variant {
+        Variant::Shipped => "shipped",
+        Variant::Original => "original",
+        Variant::Patched => "patched",
+    };
+    let shim = if job.plain_runtime_constants { "-plain" } else { "" };
+    let output = context.output.join(format!("{name}{shim}")).join(&job.unit.object);
+    let io = |error: std::io::Error| {
+        Error::new(Phase::Compile, "io", format!("cannot write {}", output.display()))
+            .cause(error)
+            .remedy("free some space or name another cache directory with CACHEDIR")
+    };
+    if let Some(parent) = output.parent() {
+        fs_err::create_dir_all(parent).map_err(io)?;
+    }
+    // The patched unit depends on files that exist in this run only; originals are worth keeping.
+    let key = (job.variant != Variant::Patched).then(|| cache_key(context, &command));
+    let mut missing = None;
+    if let Some(key) = key {
+        match context.cache.lookup(key).map_err(cache_error)? {
+            Lookup::Found(found) => {
+                events(Event::CacheHit { unit: job.unit.object.clone() });
+                fs_err::write(&output, found.content).map_err(io)?;
+                return Ok(output);
+            }
+            Lookup::Missing(entry) => missing = Some(entry),
+        }
+    }
+    let command = command.with_output(&output);
+    let words: Vec<String> = context.launcher.iter().cloned().chain(command.words()).collect();
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Error::new(Phase::Compile, "command", "the unit's command line is empty"));
+    };
+    match context.root.command(program).args(arguments).directory(context.tree).run() {
+        Ok(_) => {}
+        Err(RunError::Interrupted) => return Err(Error::interrupted(Phase::Compile)),
+        Err(RunError::Failed { output: text, .. }) => return Err(refused(context, job, &text)),
+        Err(error) => {
+            return Err(Error::new(Phase::Compile, "compiler", "the compiler does not start")
+                .file(&job.unit.source)
+                .cause(error)
+                .remedy("install the kernel's compiler, or let --build-root auto make a root that has it"));
+        }
+    }
+    if let Some(missing) = missing {
+        let object = fs_err::read(&output).map_err(io)?;
+        let mut files = job.unit.dependencies.clone();
+        if job.plain_runtime_constants {
+            files.push(context.source.join(RUNTIME_CONSTANTS));
+        }
+        context.cache.store(missing, files, &object).map_err(cache_error)?;
+    }
+    Ok(output)
+}
+
+/// What decides an original's object besides the files that it reads. The compiler's working directory
+/// counts: relative paths start there.
+fn cache_key(context: &Context<'_>, command: &CompileCommand) -> Key {
+    KeyBuilder::new("object")
+        .field("compiler", context.compiler)
+        .field("directory", context.tree.as_os_str().as_encoded_bytes())
+        .list("command", command.words())
+        .finish()
+}
+
+fn cache_error(error: CacheError) -> Error {
+    let remedy = error.remedy();
+    let out = Error::new(Phase::Compile, "cache", "the cache cannot be used").cause(&error);
+    match remedy {
+        Some(remedy) => out.remedy(remedy),
+        None => out,
+    }
+}
+
+/// The compiler's complaint, with the paths that the user knows.
+fn refused(context: &Context<'_>, job: Job<'_>, text: &str) -> Error {
+    let overlay = format!("{}/", context.overlay.root().display());
+    let source = format!("{}/", context.source.display());
+    let text = text.replace(&overlay, "").replace(&source, "");
+    let what = match job.variant {
+        Variant::Patched => "the patched source does not compile",
+        Variant::Shipped | Variant::Original => "the original source does not compile",
+    };
+    let mut error = Error::new(Phase::Compile, "compiler-error", what).file(&job.unit.source).cause(text.trim_end());
+    if let Some(line) = first_error_line(&text, &job.unit.source) {
+        error = error.line(line);
+        if job.variant == Variant::Patched {
+            error = error.text(context.overlay.source_of(&job.unit.source));
+        }
+    }
+    match job.variant {
+        Variant::Patched => error.remedy("correct the patch; the lines are those of the patched file"),
+        Variant::Shipped | Variant::Original => {
+            error.remedy("source, configuration and compiler do not belong together: check -s, -c and -v")
+        }
+    }
+}
+
+/// The line of the first `FILE:LINE:COLUMN: error:` about the unit itself.
+fn first_error_line(text: &str, source: &Path) -> Option<u32> {
+    let prefix = format!("{}:", source.display());
+    text.lines()
+        .filter(|line| line.as_bytes().contains_str(": error:") || line.contains(": fatal error:"))
+        .find_map(|line| line.strip_prefix(&prefix)?.split(':').next()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_of_the_unit_gives_the_line() {
+        let text = "In file included from fs/a.c:3:\n\
+                    include/linux/x.h:7:1: error: one\n\
+                    fs/a.c:12:5: warning: two\n\
+                    fs/a.c:31:5: error: three\nfs/a.c:40:5: error: four\n";
+        assert_eq!(first_error_line(text, Path::new("fs/a.c")), Some(31));
+        assert_eq!(first_error_line(text, Path::new("fs/b.c")), None);
+    }
+}

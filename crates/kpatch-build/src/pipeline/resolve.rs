@@ -1,0 +1,184 @@
+//! Release to kernel artefacts.
+
+use std::path::{Path, PathBuf};
+
+use kbuild::config::Config;
+use kbuild::object_tree::{ObjectTree, Origin, Recipe};
+use kbuild::store::Item;
+use kbuild::units::UnitList;
+use kernel_artifacts::{Headers, Kernel};
+
+use crate::error::Error;
+use crate::events::{Event, Events, Phase, Step};
+use crate::options::Options;
+
+/// The kernel with its source; everything else is unpacked when a later phase asks.
+pub struct Resolved {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// The source tree; never written to.
+    pub source: PathBuf,
+    /// Its configuration.
+    pub config: Config,
+}
+
+/// Finds the kernel that the options name.
+pub fn run(options: &Options, events: Events<'_>) -> Result<Resolved, Error> {
+    let forward = forward(events);
+    let kernel = match &options.source {
+        Some(source) => {
+            let config = options.config.clone().unwrap_or_else(|| source.join(".config"));
+            let vmlinux = options.vmlinux.clone().unwrap_or_else(|| source.join("vmlinux"));
+            events(Event::Step(Step::UsingSource { directory: source.clone() }));
+            kernel_artifacts::open(source, &config, &vmlinux, &options.kernels, &forward).map_err(kernel_error)?
+        }
+        None => {
+            let Some(release) = &options.release else {
+                return Err(Error::new(Phase::Resolve, "no-release", "no kernel release is known")
+                    .remedy("name one with -a, as in `-a 6.1.0-30-amd64`"));
+            };
+            kernel_artifacts::resolve(release, &options.kernels, &forward).map_err(kernel_error)?
+        }
+    };
+    if let Some(wanted) = options.release.as_ref().filter(|wanted| **wanted != kernel.release) {
+        return Err(Error::new(
+            Phase::Resolve,
+            "release-mismatch",
+            format!("the vmlinux is of release {}, not of {wanted}", kernel.release),
+        )
+        .remedy("leave -a out, or name the vmlinux of that release with -v"));
+    }
+    let parts = kernel
+        .packages()
+        .iter()
+        .map(|record| format!("{}: {} {}", record.role, record.package.name, record.package.version))
+        .collect();
+    events(Event::Resolved { release: kernel.release.clone(), parts });
+    let source = kernel.source(&forward).map_err(kernel_error)?;
+    if options.source.is_none() {
+        events(Event::Step(Step::UsingCache { directory: source.clone() }));
+    }
+    let text = fs_err::read(&kernel.config).map_err(Error::io(Phase::Resolve, "read", &kernel.config))?;
+    let config = Config::parse(&text).map_err(|error| {
+        Error::new(Phase::Resolve, "config", "the kernel's configuration cannot be read")
+            .file(&kernel.config)
+            .cause(error)
+    })?;
+    refuse_unsupported(&config)?;
+    Ok(Resolved { kernel, source, config })
+}
+
+/// Options of the kernel without which, or with which, no livepatch can work.
+fn refuse_unsupported(config: &Config) -> Result<(), Error> {
+    let error = |code, message: &str| Error::new(Phase::Resolve, code, message);
+    if !config.livepatch() {
+        return Err(error("no-livepatch", "the kernel is built without CONFIG_LIVEPATCH")
+            .remedy("use a kernel with livepatch support; the flavour `rt` of Debian has none"));
+    }
+    for option in ["GCC_PLUGIN_LATENT_ENTROPY", "GCC_PLUGIN_RANDSTRUCT", "RANDSTRUCT"] {
+        if config.is_yes(option) {
+            return Err(error("randomised-build", "two builds of this kernel never give the same code")
+                .cause(format!("CONFIG_{option} is set")));
+        }
+    }
+    if config.is_lto() {
+        return Err(error(
+            "lto",
+            "kernels built with link-time optimisation are not supported: their objects hold no machine code",
+        ));
+    }
+    Ok(())
+}
+
+/// The object tree in which the kernel's units are compiled.
+pub fn object_tree(resolved: &Resolved, events: Events<'_>) -> Result<ObjectTree, Error> {
+    let kernel = &resolved.kernel;
+    let headers = headers(kernel, events)?;
+    let origin = match &headers {
+        Some(headers) => Origin::Headers(headers.dir.clone()),
+        None => Origin::Config(kernel.config.clone()),
+    };
+    let mut identity = String::new();
+    for record in kernel.packages() {
+        identity += &format!("{} {}\n", record.package.name, record.package.sha256);
+    }
+    identity += &kernel.compiler.version_text;
+    let mut root = kernel.build_root.clone();
+    if let Some(headers) = &headers {
+        root.bind(headers.dir.clone());
+        root.bind(headers.common.clone());
+    }
+    let recipe = Recipe {
+        release: kernel.release.clone(),
+        arch: kernel_arch(&kernel.architecture).to_owned(),
+        source: resolved.source.clone(),
+        origin,
+        compiler: kernel.compiler.program.clone(),
+        host_compiler: if kernel.build_root.is_host() { "gcc".to_owned() } else { kernel.compiler.program.clone() },
+        variables: std::collections::BTreeMap::new(),
+        root,
+        identity,
+    };
+    ObjectTree::open(&kernel.work_dir.join("object-tree"), recipe).map_err(|error| tree_error(Phase::Plan, error))
+}
+
+/// The units that the shipped vmlinux is made of.
+pub fn unit_list(resolved: &Resolved, vmlinux: &Path) -> Result<UnitList, Error> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::new(Phase::Plan, "unit-list", "the units of the kernel cannot be listed")
+            .file(vmlinux)
+            .cause(error)
+            .remedy("name the vmlinux with debug information with -v")
+    };
+    let metadata = fs_err::metadata(vmlinux).map_err(|e| failed(&e))?;
+    let changed = metadata.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+    let key = format!("{} {} {:?}", vmlinux.display(), metadata.len(), changed);
+    UnitList::cached(&Item::new(resolved.kernel.work_dir.join("units"), key), vmlinux).map_err(|e| failed(&e))
+}
+
+/// The headers package, where the kernel has one.
+pub fn headers(kernel: &Kernel, events: Events<'_>) -> Result<Option<Headers>, Error> {
+    kernel.headers(&forward(events)).map_err(kernel_error)
+}
+
+/// Debian's name of an architecture to the kernel's (`ARCH=`).
+fn kernel_arch(debian: &str) -> &str {
+    match debian {
+        "amd64" | "x86_64" => "x86",
+        "ppc64el" => "powerpc",
+        "s390x" => "s390",
+        "loong64" => "loongarch",
+        other => other,
+    }
+}
+
+/// Passes the artefacts' events on.
+pub fn forward<'e>(events: Events<'e>) -> impl Fn(kernel_artifacts::Event) + 'e {
+    move |event| events(Event::Kernel(event))
+}
+
+/// An error of the artefacts, with its remedy.
+pub fn kernel_error(error: kernel_artifacts::Error) -> Error {
+    let remedy = error.remedy();
+    let out = Error::new(Phase::Resolve, "kernel", error);
+    match remedy {
+        Some(remedy) => out.remedy(remedy),
+        None => out,
+    }
+}
+
+/// An error of the object tree.
+pub fn tree_error(phase: Phase, error: kbuild::object_tree::TreeError) -> Error {
+    use kbuild::object_tree::TreeError;
+    use kbuild::root::RunError;
+    match error {
+        TreeError::Run { source: RunError::Interrupted, .. } => Error::interrupted(phase),
+        TreeError::Run { what, source } => Error::new(phase, "kbuild", format!("cannot {what}"))
+            .cause(source)
+            .remedy("check that make, bc, flex, bison and the headers of libelf and libssl are installed"),
+        TreeError::NotReproduced { .. } => Error::new(phase, "not-reproduced", error)
+            .remedy("name the configuration, source and compiler that belong to the kernel"),
+        other => Error::new(phase, "object-tree", other)
+            .remedy("remove the object tree from the cache directory and run again"),
+    }
+}

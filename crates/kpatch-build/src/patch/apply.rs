@@ -30,6 +30,9 @@ pub struct Moved {
     pub fuzz: usize,
 }
 
+/// Most lines compared in search of the place that a failing hunk is most like; that is for a message only.
+const MAX_COMPARISONS: usize = 100_000_000;
+
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FileLine {
@@ -314,7 +317,8 @@ impl<'h> Pattern<'h> {
         // An empty range comes after the line it names.
         let start_index = if lines.is_empty() { start } else { start.saturating_sub(1) };
         Pattern {
-            index: usize::try_from(start_index).unwrap_or(usize::MAX),
+            // Far beyond any file, but a number that can be counted from.
+            index: usize::try_from(start_index).unwrap_or(usize::MAX).min(i64::MAX as usize),
             prefix: hunk.lines.iter().take_while(is_context).count(),
             suffix: hunk.lines.iter().rev().take_while(is_context).count(),
             first: start <= 1,
@@ -353,12 +357,22 @@ impl<'h> Pattern<'h> {
             let end = file.len().checked_sub(self.lines.len())?;
             return at(end).then_some(end);
         }
-        let guess = usize::try_from((self.index as i64).saturating_add(shift)).unwrap_or(0);
-        let reach = last.abs_diff(guess).max(guess.abs_diff(from));
-        (0..=reach)
+        if last < from {
+            return None;
+        }
+        let guess = self.guess(shift);
+        // Both bounds of the search are lines of the file, however far outside it the patch says to look.
+        let nearest = from.saturating_sub(guess).max(guess.saturating_sub(last));
+        let farthest = last.abs_diff(guess).max(from.abs_diff(guess));
+        (nearest..=farthest)
             .flat_map(|distance| [guess.checked_add(distance), guess.checked_sub(distance)])
             .flatten()
             .find(|&index| at(index))
+    }
+
+    /// Where it should be, if it moves as the hunk before it did.
+    fn guess(&self, shift: i64) -> usize {
+        usize::try_from((self.index as i64).saturating_add(shift)).unwrap_or(0)
     }
 }
 
@@ -425,7 +439,10 @@ fn explain(
         let there = file.get(at..).unwrap_or_default();
         pattern.lines.iter().zip(there).filter(|(wanted, there)| wanted.text == there.text).count()
     };
-    let guess = usize::try_from((pattern.index as i64).saturating_add(shift)).unwrap_or(0);
+    if file.len().saturating_mul(pattern.lines.len()) > MAX_COMPARISONS {
+        return FailReason::Nowhere;
+    }
+    let guess = pattern.guess(shift);
     let best = (0..file.len()).max_by_key(|&at| (alike(at), std::cmp::Reverse(at.abs_diff(guess))));
     let Some(best) = best.filter(|&at| alike(at) * 2 > pattern.lines.len()) else {
         return FailReason::Nowhere;

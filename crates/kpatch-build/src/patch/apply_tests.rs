@@ -66,6 +66,18 @@ fn later_hunks_move_with_earlier_ones() {
 }
 
 #[test]
+fn a_place_far_outside_the_file_is_no_long_way() {
+    for start in [30, 4_000_000_000, u64::MAX - 100] {
+        let hunk = HUNK.replace("-10,", &format!("-{start},"));
+        let (text, moved, failed) = apply(&numbered(1..=20), &hunk, 0);
+        assert!(text.contains("thirteen") && failed.is_empty(), "{start}");
+        assert_eq!(moved[0].line, 10);
+        let (_, _, failed) = apply("1\n2\n", &hunk, 9);
+        assert_eq!(failed, [(1, FailReason::Nowhere)], "{start}");
+    }
+}
+
+#[test]
 fn fuzz_is_used_only_where_it_is_allowed() {
     let original = numbered(1..=20).replace("10\n", "ten\n");
     let (_, _, failed) = apply(&original, HUNK, 0);

@@ -103,6 +103,9 @@ pub enum Problem {
         /// The header.
         header: String,
     },
+    /// A hunk without a file.
+    #[error("malformed patch: a hunk without the name of its file before it")]
+    NoFile,
     /// A hunk has fewer or other lines than its header says.
     #[error("malformed patch: the hunk ends before the number of lines that its header says")]
     HunkShort,
@@ -145,6 +148,7 @@ impl Problem {
         match self {
             Problem::Empty => "empty-patch",
             Problem::HunkHeader { .. }
+            | Problem::NoFile
             | Problem::HunkShort
             | Problem::HunkLong
             | Problem::StrayRemark
@@ -161,6 +165,7 @@ impl Problem {
                 "make it with `git diff`, `git format-patch` or `diff -u`"
             }
             Problem::HunkHeader { .. }
+            | Problem::NoFile
             | Problem::HunkShort
             | Problem::HunkLong
             | Problem::StrayRemark
@@ -251,8 +256,7 @@ impl<'t> Parser<'t> {
                 self.fail(self.at, Problem::ContextDiff);
                 return;
             } else if line.starts_with(b"@@ -") && hunk_header(line).is_some() {
-                // A change to no file would be lost.
-                self.fail(self.at, Problem::HunkHeader { header: lossy(line) });
+                self.fail(self.at, Problem::NoFile);
                 self.at += 1;
             } else {
                 self.at += 1;

@@ -31,11 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .iter()
         .find(|case| case.name == CASE)
         .ok_or_else(|| Error::Usage(format!("series {} has no case {CASE}", series.name)))?;
-    let mut settings = kernels::settings();
-    if !series.suites.is_empty() {
-        settings.suites.clone_from(&series.suites);
-        settings.host_suites = false;
-    }
+    let settings = kernels::settings_of(&series);
 
     println!("compiling kpatch-build");
     let release = kernels::newest(&series.kernel, &series.flavour, &settings)?;

@@ -2,12 +2,23 @@
 
 use crate::error::{Error, Result};
 use crate::guest;
+use crate::series::Series;
 use kernel_artifacts::{Event, Kernel, Settings};
 use std::path::{Path, PathBuf};
 
 /// Settings with the cache of the chores.
 pub(crate) fn settings() -> Settings {
     Settings::new(crate::builder::cache_directory())
+}
+
+/// Settings that find the kernel of a series.
+pub(crate) fn settings_of(series: &Series) -> Settings {
+    let mut settings = settings();
+    if !series.suites.is_empty() {
+        settings.suites.clone_from(&series.suites);
+        settings.host_suites = false;
+    }
+    settings
 }
 
 /// Tells the developer what takes time.
@@ -63,11 +74,6 @@ pub(crate) fn headers(kernel: &Kernel) -> Result<PathBuf> {
         release: kernel.release.clone(),
         root: kernel.work_dir.clone(),
     })
-}
-
-/// The unstripped vmlinux.
-pub(crate) fn vmlinux(kernel: &Kernel) -> Result<PathBuf> {
-    kernel.vmlinux(&tell).map_err(|error| failed(&error))
 }
 
 /// The directory above a module's file that lists what is built in.

@@ -1,5 +1,6 @@
 //! Every chore of a developer of this project, as a subcommand of `cargo xtask`.
 
+mod bench;
 mod builder;
 mod cpio;
 mod demo;
@@ -28,6 +29,8 @@ enum Chore {
     Qemu(qemu::Arguments),
     /// Patch the newest stock kernel of a series and show the effect under QEMU, from nothing.
     Demo(demo::Arguments),
+    /// Measure kpatch-build beside what cannot be had faster.
+    Bench(bench::Arguments),
     /// Run all tests, on this machine and on stock kernels under QEMU.
     Test(test::Arguments),
 }
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let result = match arguments.chore {
         Chore::Qemu(arguments) => qemu::run(&arguments),
         Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
     };
     match result {

@@ -117,11 +117,7 @@ fn checks() -> Vec<&'static str> {
 fn run_series(series: &Series, only: &[String]) -> Result<(String, Vec<Row>)> {
     let cases: Vec<&Case> =
         series.cases.iter().filter(|case| only.is_empty() || only.contains(&case.name)).collect();
-    let mut settings = kernels::settings();
-    if !series.suites.is_empty() {
-        settings.suites.clone_from(&series.suites);
-        settings.host_suites = false;
-    }
+    let settings = kernels::settings_of(series);
     let release = kernels::newest(&series.kernel, &series.flavour, &settings)?;
     println!("\nseries {}: kernel {release}", series.name);
     let mut builder = Builder::compile(&release)?;

@@ -45,6 +45,10 @@ want_absent() {
     elif [ "$status" -ge 126 ]; then
         quote /tmp/out
         bad "$1" "the test itself is broken or was stopped: status $status"
+    elif grep -q ': not found$' /tmp/out; then
+        # It may have gone on after that and failed for this reason alone.
+        quote /tmp/out
+        bad "$1" "the test calls a program that busybox does not have"
     else
         ok "$1"
     fi

@@ -57,8 +57,20 @@ pub fn resolve(release: &str, settings: &Settings, events: Events) -> Result<Ker
 
 /// The newest release of a series (`6.1`) and flavour (`cloud-amd64`) of which everything is offered in one version.
 pub fn newest(series: &str, flavour: &str, settings: &Settings, events: Events) -> Result<String> {
+    let releases = releases(series, flavour, settings, events)?;
+    releases.into_iter().next().ok_or_else(|| Error::SeriesNotFound {
+        series: series.to_owned(),
+        flavour: flavour.to_owned(),
+        suites: settings.suites.clone(),
+        offered: Vec::new(),
+    })
+}
+
+/// Complete releases of a series and flavour, newest first. A mirror may lack files that its index names, so whoever needs
+/// any release of a series goes on to the next where [`resolve`] gives [`Error::NotFetched`].
+pub fn releases(series: &str, flavour: &str, settings: &Settings, events: Events) -> Result<Vec<String>> {
     let store = Store::open(&settings.cache_dir)?;
-    deb::newest(series, flavour, settings, &store, events)
+    deb::of_series(series, flavour, settings, &store, events)
 }
 
 /// All complete releases that the suites offer, newest first.

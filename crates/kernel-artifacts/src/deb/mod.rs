@@ -81,21 +81,21 @@ fn find(release: &str, settings: &Settings, store: &Store, events: Events) -> Re
     Ok(selection)
 }
 
-/// The newest complete release of a series and flavour; remembered, but its packages are not yet fetched.
-pub(crate) fn newest(
+/// Complete releases of a series and flavour, newest first.
+pub(crate) fn of_series(
     series: &str,
     flavour: &str,
     settings: &Settings,
     store: &Store,
     events: Events,
-) -> Result<String> {
+) -> Result<Vec<String>> {
     let freshness = match (settings.offline, settings.refresh) {
         (true, _) => Freshness::Offline,
         (false, true) => Freshness::Now,
         (false, false) => Freshness::Recent,
     };
     let (index, suites) = index(settings, store, freshness, events)?;
-    Ok(select::newest(&index, &suites, series, flavour)?.release)
+    select::of_series(&index, &suites, series, flavour)
 }
 
 /// All complete releases on offer, newest first.

@@ -86,26 +86,30 @@ pub fn release(index: &Index, suites: &[String], release: &str) -> Result<Select
     Err(Error::ReleaseNotFound { release: release.to_owned(), suites, offered })
 }
 
-/// The newest complete release of a series (`6.1`) and flavour (`cloud-amd64`).
-pub fn newest(index: &Index, suites: &[String], series: &str, flavour: &str) -> Result<Selection> {
+/// Complete releases of a series (`6.1`) and flavour (`cloud-amd64`), newest first; at least one, or an error.
+pub fn of_series(index: &Index, suites: &[String], series: &str, flavour: &str) -> Result<Vec<String>> {
     let mut candidates = candidates(index);
     candidates.retain(|candidate| candidate.flavour == flavour);
     candidates.sort_by(|a, b| version::compare(&b.headers.version, &a.headers.version));
-    let complete = |candidate: &Candidate| select(index, candidate.release, candidate.headers).ok();
-    let of_series = candidates.iter().filter(|candidate| in_series(candidate.release, series));
-    if let Some(selection) = of_series.clone().find_map(complete) {
-        return Ok(selection);
+    candidates.retain(|candidate| select(index, candidate.release, candidate.headers).is_ok());
+    let names = |keep: &dyn Fn(&str) -> bool| {
+        let mut names: Vec<String> = Vec::new();
+        for candidate in candidates.iter().filter(|candidate| keep(candidate.release)) {
+            if !names.iter().any(|name| name == candidate.release) {
+                names.push(candidate.release.to_owned());
+            }
+        }
+        names
+    };
+    let found = names(&|release| in_series(release, series));
+    if !found.is_empty() {
+        return Ok(found);
     }
-    let offered = candidates
-        .iter()
-        .filter(|candidate| complete(candidate).is_some())
-        .map(|candidate| candidate.release.to_owned())
-        .collect();
     Err(Error::SeriesNotFound {
         series: series.to_owned(),
         flavour: flavour.to_owned(),
         suites: suites.to_vec(),
-        offered,
+        offered: names(&|_| true),
     })
 }
 
@@ -316,7 +320,10 @@ mod tests {
         assert_eq!(selection.source.version, "6.1.170-3");
         assert_eq!(selection.kbuild.version, "6.1.176-1");
         assert_eq!(selection.base, selection.image);
-        assert_eq!(newest(&index, &[], "6.1", "cloud-amd64").unwrap().release, "6.1.0-10-cloud-amd64");
+        assert_eq!(
+            of_series(&index, &[], "6.1", "cloud-amd64").unwrap(),
+            ["6.1.0-10-cloud-amd64", "6.1.0-9-cloud-amd64"]
+        );
     }
 
     #[test]
@@ -326,7 +333,7 @@ mod tests {
         newer.remove(3);
         all.extend(newer);
         let index = index_of(&all);
-        assert_eq!(newest(&index, &[], "6.1", "cloud-amd64").unwrap().release, "6.1.0-9-cloud-amd64");
+        assert_eq!(of_series(&index, &[], "6.1", "cloud-amd64").unwrap(), ["6.1.0-9-cloud-amd64"]);
         let error = release(&index, &["s".into()], "6.1.0-10-cloud-amd64").unwrap_err().to_string();
         assert!(error.contains("linux-image-6.1.0-10-cloud-amd64-dbg (6.1.176-1)"), "{error}");
         assert!(error.contains("these are: 6.1.0-9-cloud-amd64"), "{error}");
@@ -394,7 +401,7 @@ mod tests {
         }
         all.extend(whole("6.1.0-9", "6.1.170-3"));
         let index = index_of(&all);
-        assert_eq!(newest(&index, &[], "6.1", "amd64").unwrap().release, "6.1.0-9-amd64");
+        assert_eq!(of_series(&index, &[], "6.1", "amd64").unwrap(), ["6.1.0-9-amd64"]);
         let error = release(&index, &[], "6.1.0-7-amd64").unwrap_err().to_string();
         assert!(error.contains("6.1.0-9-amd64") && !error.contains("cloud"), "{error}");
     }

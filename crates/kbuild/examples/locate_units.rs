@@ -1,6 +1,7 @@
 //! Tells where the code of units is: `locate_units TREE SOURCE HEADERS RELEASE COMPILER VMLINUX UNIT...`
 //!
-//! `HEADERS` may be a configuration file instead; the variable `BUILD_ROOT` names a root file system to work in.
+//! `HEADERS` may be a configuration file instead; the variable `BUILD_ROOT` names a root file system to work in,
+//! `MODULES` a list of the kernel's module files.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -35,6 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let start = Instant::now();
     let tree = ObjectTree::open(&path, recipe)?;
+    let modules = std::env::var_os("MODULES").map(std::fs::read_to_string).transpose()?.unwrap_or_default();
+    let tree = tree.with_modules(modules.lines());
     println!("object tree: {:?}; configuration drift {:?}", start.elapsed(), tree.config_drift()?);
     let start = Instant::now();
     let list = UnitList::from_elf(&vmlinux)?;
@@ -48,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Ok(unit) => {
                 let objtool = unit.command.objtool().map(|words| words.join(" "));
                 let files = unit.command.files().count();
-                println!("{}: {:?}, {files} files, objtool {objtool:?}", path.display(), unit.home);
+                println!("{}: {:?}, {files} files, objtool {objtool:?}", unit.spelled.display(), unit.home);
             }
             Err(reason) => println!("{}: {reason}", path.display()),
         }

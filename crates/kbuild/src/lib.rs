@@ -5,6 +5,7 @@
 pub mod command;
 pub mod config;
 pub mod object_tree;
+mod paths;
 pub mod root;
 pub mod store;
 pub mod symtab;

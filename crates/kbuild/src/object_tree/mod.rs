@@ -6,10 +6,11 @@
 //! must come out as the package has it, which proves that source, configuration and compiler belong together.
 //! Without a headers package kbuild prepares the tree from the configuration.
 
+mod modules;
 mod prepare;
 mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -19,6 +20,7 @@ use crate::config::{Config, ConfigError};
 use crate::root::{Root, RunError, Task};
 use crate::store::{Item, StoreError};
 
+pub use modules::ModuleObjects;
 pub use units::UnitCommand;
 
 /// Raised when trees made before must not be used any more.
@@ -133,6 +135,8 @@ impl Recipe {
 pub struct ObjectTree {
     item: Item,
     recipe: Recipe,
+    /// Modules that the kernel comes with: paths in the tree without suffix.
+    modules: BTreeSet<PathBuf>,
 }
 
 impl ObjectTree {
@@ -142,7 +146,7 @@ impl ObjectTree {
         let item = Item::new(path, recipe.key());
         recipe.root.bind(path);
         recipe.root.bind(recipe.source.clone());
-        let tree = ObjectTree { item, recipe };
+        let tree = ObjectTree { item, recipe, modules: BTreeSet::new() };
         tree.item.ensure_in_place(|_| prepare::prepare(&tree))?;
         // A run that was killed while kbuild worked may have left kbuild's own.
         prepare::restore_identity(&tree)?;

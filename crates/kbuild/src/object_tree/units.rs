@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{ObjectTree, TreeError, prepare};
 use crate::command::SavedCommand;
+use crate::paths;
 use crate::root::RunError;
 use crate::store::{self, StoreError};
 
@@ -28,8 +29,8 @@ pub enum UnitCommand {
 }
 
 impl ObjectTree {
-    /// The saved command of each unit (a path of a `.c` or `.S` file below the source tree). kbuild runs once for
-    /// all that no earlier run asked for, and not at all if there are none. It compiles them on the way: the
+    /// The saved command of each unit (the path of a source file below the source tree, with the detours that
+    /// the makefiles take). kbuild runs once for all that no earlier run asked for, and not at all if there are none. It compiles them on the way: the
     /// objects stay in the tree, compiled as the kernel was.
     pub fn commands(&self, units: &[PathBuf]) -> Result<BTreeMap<PathBuf, UnitCommand>, TreeError> {
         let mut commands = BTreeMap::new();
@@ -94,8 +95,7 @@ impl ObjectTree {
     ) -> Result<BTreeSet<PathBuf>, TreeError> {
         let mut missing = BTreeSet::new();
         for unit in units {
-            let inside = unit.components().all(|part| matches!(part, Component::Normal(_)));
-            if !inside || unit.file_stem().is_none() || unit.to_str().is_none() {
+            if !paths::is_below(unit) || unit.to_str().is_none() {
                 return Err(TreeError::NoUnit { path: unit.clone() });
             }
             let kept = self.kept(unit);
@@ -114,7 +114,14 @@ impl ObjectTree {
     }
 
     fn kept(&self, unit: &Path) -> PathBuf {
-        let mut path = self.path().join(KEPT).join(unit).into_os_string();
+        let mut path = self.path().join(KEPT);
+        for part in unit.components() {
+            match part {
+                Component::ParentDir => path.push("@up"),
+                part => path.push(part),
+            }
+        }
+        let mut path = path.into_os_string();
         path.push(".cmd");
         path.into()
     }

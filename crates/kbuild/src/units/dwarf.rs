@@ -1,13 +1,14 @@
 //! Which units a vmlinux was linked from, as its debug information says.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use gimli::{AttributeValue, DwAt, DwTag, EndianSlice, RunTimeEndian, SectionId};
 use object::{Object, ObjectSection};
 use thiserror::Error;
 
+use crate::paths::plain;
 use crate::store::{self, Item, StoreError};
 
 /// The debug information of a vmlinux cannot be read.
@@ -30,7 +31,8 @@ pub enum DwarfError {
 /// The sources that a vmlinux was compiled from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnitList {
-    units: BTreeSet<String>,
+    /// Paths below the source tree; with the path that kbuild spells with detours, where it does.
+    units: BTreeMap<String, Option<String>>,
 }
 
 impl UnitList {
@@ -68,17 +70,27 @@ impl UnitList {
             Ok(())
         })?;
         let text = std::fs::read_to_string(path).map_err(StoreError::io("read", path))?;
-        Ok(UnitList { units: text.lines().map(str::to_owned).collect() })
+        let units = text.lines().map(|line| match line.split_once('\t') {
+            Some((unit, spelled)) => (unit.to_owned(), Some(spelled.to_owned())),
+            None => (line.to_owned(), None),
+        });
+        Ok(UnitList { units: units.collect() })
     }
 
     /// True if the vmlinux contains that source, a path below the source tree.
     pub fn contains(&self, unit: &Path) -> bool {
-        unit.to_str().is_some_and(|unit| self.units.contains(unit))
+        unit.to_str().is_some_and(|unit| self.units.contains_key(unit))
+    }
+
+    /// The path by which kbuild compiled that source, where it is another: a makefile can lead into another
+    /// directory, as in `arch/x86/kvm/../../../virt/kvm/kvm_main.c`.
+    pub fn spelled(&self, unit: &Path) -> Option<&Path> {
+        self.units.get(unit.to_str()?)?.as_deref().map(Path::new)
     }
 
     /// All sources, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.units.iter().map(String::as_str)
+        self.units.keys().map(String::as_str)
     }
 
     /// The number of sources.
@@ -91,19 +103,29 @@ impl UnitList {
         self.units.is_empty()
     }
 
-    /// One path a line.
+    /// One path a line, after a tab the spelled one.
     fn to_text(&self) -> String {
         let mut text = String::new();
-        for unit in &self.units {
-            text.extend([unit.as_str(), "\n"]);
+        for (unit, spelled) in &self.units {
+            text.push_str(unit);
+            if let Some(spelled) = spelled {
+                text.extend(["\t", spelled.as_str()]);
+            }
+            text.push('\n');
         }
         text
     }
 
     fn from_names(names: &[UnitName]) -> UnitList {
         let roots = source_roots(names);
-        let units = names.iter().map(|name| below_root(&name.name, &roots));
-        UnitList { units: units.map(|path| path.to_string_lossy().into_owned()).collect() }
+        let mut units = BTreeMap::new();
+        for name in names {
+            let path = below_root(&name.name, &roots).to_string_lossy().into_owned();
+            let spelled = below_root(&name.spelled, &roots).to_string_lossy().into_owned();
+            let spelled = (spelled != path).then_some(spelled);
+            units.entry(path).or_insert(spelled);
+        }
+        UnitList { units }
     }
 }
 
@@ -111,7 +133,16 @@ impl UnitList {
 #[derive(Clone, Debug)]
 struct UnitName {
     name: PathBuf,
+    /// The same with its detours.
+    spelled: PathBuf,
     directory: PathBuf,
+}
+
+impl UnitName {
+    fn new(name: &Path, directory: &Path) -> UnitName {
+        let spelled = name.strip_prefix(".").unwrap_or(name).to_owned();
+        UnitName { name: plain(name), spelled, directory: plain(directory) }
+    }
 }
 
 fn unit_name(
@@ -130,29 +161,14 @@ fn unit_name(
         Ok(Some(PathBuf::from(dwarf.attr_string(&unit, value)?.to_string_lossy().into_owned())))
     };
     let directory = text(gimli::DW_AT_comp_dir)?.unwrap_or_default();
-    Ok(text(gimli::DW_AT_name)?.map(|name| UnitName { name: plain(&name), directory: plain(&directory) }))
-}
-
-/// The path without `.` and, where that is safe, without `..`.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if matches!(plain.components().next_back(), Some(Component::Normal(_))) => {
-                plain.pop();
-            }
-            part => plain.push(part),
-        }
-    }
-    plain
+    Ok(text(gimli::DW_AT_name)?.map(|name| UnitName::new(&name, &directory)))
 }
 
 /// The directories that paths of sources start with. Every kernel has `init/main.c`. Other units may be named by
 /// absolute paths all the same (assembly): those start with a directory that the build directory is in.
 fn source_roots(names: &[UnitName]) -> Vec<PathBuf> {
     let mut roots = BTreeSet::new();
-    for UnitName { name, directory } in names {
+    for UnitName { name, directory, .. } in names {
         if name.ends_with("init/main.c") {
             roots.extend(name.ancestors().nth(2).map(Path::to_owned));
         }
@@ -179,10 +195,7 @@ mod tests {
     fn list(names: &[(&str, &str)]) -> Vec<String> {
         let names: Vec<UnitName> = names
             .iter()
-            .map(|(name, directory)| UnitName {
-                name: plain(Path::new(name)),
-                directory: plain(Path::new(directory)),
-            })
+            .map(|(name, directory)| UnitName::new(Path::new(name), Path::new(directory)))
             .collect();
         UnitList::from_names(&names).iter().map(str::to_owned).collect()
     }
@@ -205,7 +218,24 @@ mod tests {
             list(&[("../init/main.c", "/s/o"), ("../fs/exec.c", "/s/o")]),
             ["fs/exec.c", "init/main.c"]
         );
-        assert_eq!(list(&[("./fs/../fs/exec.c", "/s")]), ["fs/exec.c"]);
+        assert_eq!(list(&[("./fs/exec.c", "/s")]), ["fs/exec.c"]);
+    }
+
+    #[test]
+    fn a_detour_of_the_makefile_is_remembered() {
+        let names = [
+            UnitName::new(Path::new("/s/init/main.c"), Path::new("/o")),
+            UnitName::new(Path::new("/s/arch/x86/kvm/../../../virt/kvm/kvm_main.c"), Path::new("/o")),
+        ];
+        let list = UnitList::from_names(&names);
+        let unit = Path::new("virt/kvm/kvm_main.c");
+        assert!(list.contains(unit));
+        assert_eq!(list.spelled(unit), Some(Path::new("arch/x86/kvm/../../../virt/kvm/kvm_main.c")));
+        assert_eq!(list.spelled(Path::new("init/main.c")), None);
+        assert_eq!(
+            list.to_text(),
+            "init/main.c\nvirt/kvm/kvm_main.c\tarch/x86/kvm/../../../virt/kvm/kvm_main.c\n"
+        );
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Home {
 pub struct Unit {
     /// Path of its source below the source tree.
     pub path: PathBuf,
+    /// The same as kbuild spells it, with the detours of its makefile; `__FILE__` says so too.
+    pub spelled: PathBuf,
     /// The object that its code is in.
     pub home: Home,
     /// How it is compiled.
@@ -108,11 +110,10 @@ pub fn locate(
             None => open.push(unit.clone()),
         }
     }
-    let commands = tree.commands(&open)?;
     let config = tree.config()?;
-    for (unit, command) in commands {
-        let outcome = match home(vmlinux.contains(&unit), is_shipped, command) {
-            Ok((home, command)) => Ok(Unit { path: unit.clone(), home, command }),
+    for (unit, spelled, outcome) in homes(tree, vmlinux, is_shipped, &open)? {
+        let outcome = match outcome {
+            Ok((home, command)) => Ok(Unit { path: unit.clone(), spelled, home, command }),
             Err(Unpatchable::NotConfigured { .. }) => {
                 Err(match makefile::why_left_out(tree.source(), &unit, &config) {
                     Some(Finding::HostProgram) => Unpatchable::HostProgram,
@@ -125,6 +126,52 @@ pub fn locate(
         located.insert(unit, outcome);
     }
     Ok(located)
+}
+
+/// A unit, the path that kbuild spells, and what came of it.
+type Outcome = (PathBuf, PathBuf, Result<(Home, SavedCommand), Unpatchable>);
+
+/// Asks kbuild for the units' commands, by the paths it spells.
+fn homes(
+    tree: &ObjectTree,
+    vmlinux: &UnitList,
+    is_shipped: &dyn Fn(&str) -> bool,
+    units: &[PathBuf],
+) -> Result<Vec<Outcome>, TreeError> {
+    let spell = |unit: &PathBuf| (unit.clone(), vmlinux.spelled(unit).unwrap_or(unit).to_owned());
+    let mut outcomes = ask(tree, vmlinux, is_shipped, units.iter().map(spell).collect())?;
+    // The makefile of a module can lead to it from another directory; kbuild knows, if asked about all modules.
+    let unknown = |outcome: &Outcome| matches!(outcome.2, Err(Unpatchable::NotConfigured { .. }));
+    if outcomes.iter().any(|outcome| unknown(outcome) && tree.source().join(&outcome.0).is_file())
+        && let Some(modules) = tree.module_objects()?
+    {
+        let (lost, mut found): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(unknown);
+        let again = lost.into_iter().map(|(unit, spelled, _)| {
+            let spelled = modules.spelled(&unit).unwrap_or(spelled);
+            (unit, spelled)
+        });
+        found.extend(ask(tree, vmlinux, is_shipped, again.collect())?);
+        outcomes = found;
+    }
+    Ok(outcomes)
+}
+
+fn ask(
+    tree: &ObjectTree,
+    vmlinux: &UnitList,
+    is_shipped: &dyn Fn(&str) -> bool,
+    units: Vec<(PathBuf, PathBuf)>,
+) -> Result<Vec<Outcome>, TreeError> {
+    let spelled: Vec<PathBuf> = units.iter().map(|(_, spelled)| spelled.clone()).collect();
+    let mut commands = tree.commands(&spelled)?;
+    Ok(units
+        .into_iter()
+        .map(|(unit, spelled)| {
+            let command = commands.remove(&spelled).unwrap_or(UnitCommand::NotBuilt);
+            let outcome = home(vmlinux.contains(&unit), is_shipped, command);
+            (unit, spelled, outcome)
+        })
+        .collect())
 }
 
 /// Compares what kbuild does with what the shipped kernel contains.

@@ -341,8 +341,8 @@ impl<'t> Parser<'t> {
     }
 
     fn renamed(&mut self, index: usize, from: &[u8], to: &[u8], copied: bool) -> Option<Action> {
-        let (from, to) = (self.path(index, from, 0), self.path(index, to, 0));
-        let (from, to) = (from?, to?);
+        let from = self.path(index, from, 0)?;
+        let to = self.path(index, to, 0)?;
         Some(if copied { Action::Copy(from, to) } else { Action::Rename(from, to) })
     }
 
@@ -381,8 +381,9 @@ impl<'t> Parser<'t> {
                 (Name::Nothing, Name::Path(new)) => self.path(header + 1, new, 1).map(Action::Create),
                 (Name::Path(old), Name::Nothing) => self.path(header, old, 1).map(Action::Delete),
                 (Name::Path(old), Name::Path(new)) => {
-                    let (old, new) = (self.path(header, old, 1), self.path(header + 1, new, 1));
-                    old.zip(new).map(|(old, new)| Action::Modify(old, new))
+                    // One complaint about a file is enough, so the second name waits for the first.
+                    self.path(header, old, 1)
+                        .and_then(|old| Some(Action::Modify(old, self.path(header + 1, new, 1)?)))
                 }
             }
         };
@@ -421,7 +422,8 @@ impl<'t> Parser<'t> {
                     lines,
                 }),
                 Err((index, problem)) => {
-                    self.fail(index, problem);
+                    // A line that is not there cannot be shown; the header that promises it can.
+                    self.fail(if index < self.lines.len() { index } else { start }, problem);
                     self.skip_file();
                     break;
                 }

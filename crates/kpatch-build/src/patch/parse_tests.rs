@@ -113,7 +113,7 @@ fn unusual_names_are_unquoted() {
 fn nothing_is_dropped_in_silence() {
     let header = "--- a/x\n+++ b/x\n";
     for (body, line, problem) in [
-        ("@@ -1 +1 @@\n-a\n", 5, Problem::HunkShort),
+        ("@@ -1 +1 @@\n-a\n", 3, Problem::HunkShort),
         ("@@ -1 +1 @@\n-a\n-b\n", 5, Problem::HunkShort),
         ("@@ -1 +1 @@\n-a\n+b\n+c\n", 6, Problem::HunkLong),
         (

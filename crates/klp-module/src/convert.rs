@@ -48,7 +48,7 @@ pub enum ConvertError {
     },
     /// A table that the loader works through before the relocation would happen.
     #[error(
-        "{section}+{offset:#x} ({place}) refers to {object}:{symbol}, which livepatch resolves only when \
+        "{section}+{offset:#x} ({place}) refers to {symbol}, which livepatch resolves only when \
          {gate} is loaded; the kernel reads that table before"
     )]
     SpecialSection {
@@ -58,9 +58,7 @@ pub enum ConvertError {
         offset: u64,
         /// The function that the entry is about, as far as known.
         place: String,
-        /// Object that defines the symbol.
-        object: String,
-        /// The symbol.
+        /// The symbol, as `OBJECT:NAME`.
         symbol: String,
         /// The object that has to be there.
         gate: String,
@@ -103,6 +101,40 @@ pub enum ConvertError {
         /// The symbol.
         name: String,
     },
+}
+
+impl ConvertError {
+    /// A word that stays the same in all versions, for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Read(_) => "kbuild-module",
+            Self::Write(_) => "write",
+            Self::Hook(_) => "hook",
+            Self::Function { .. } => "function",
+            Self::SpecialSection { .. } => "gated-special-section",
+            Self::RelocationType { .. } => "relocation-type",
+            Self::NoBytes { .. } => "no-bytes",
+            Self::Versions { .. } => "versions",
+            Self::SymbolName { .. } => "symbol-name",
+        }
+    }
+
+    /// What a user can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::SpecialSection { section, .. } if section == "__jump_table" => {
+                "use static_key_enabled() on the module's key instead of a static branch"
+            }
+            Self::SpecialSection { section, .. } if section == ".static_call_sites" => {
+                "use KPATCH_STATIC_CALL() instead of static_call()"
+            }
+            Self::SpecialSection { .. } => "avoid code that the kernel rewrites when the module is loaded",
+            Self::SymbolName { .. } => {
+                "the kernel parses no such name; the code that refers to it cannot be patched"
+            }
+            _ => "the module was not made as intended; please report this with the patch and the release",
+        }
+    }
 }
 
 /// Brings a module into livepatch form.
@@ -344,8 +376,7 @@ fn livepatch_relocations(
                             section: section.name.to_string(),
                             offset: relocation.offset,
                             place: place_of_entry(object, section, relocation.offset, manifest),
-                            object: reference.object.clone(),
-                            symbol: reference.name.clone(),
+                            symbol: format!("{}:{}", reference.object, reference.name),
                             gate: gate.to_owned(),
                         });
                     }
@@ -455,7 +486,7 @@ fn forget_versions(object: &mut Object<'_>, manifest: &ModuleManifest) -> Result
     if let Some(id) = object.section_named("__versions") {
         let section = &mut object.sections[id.index()];
         let bytes = section.bytes();
-        if bytes.len() % VERSION_ENTRY != 0 {
+        if !bytes.len().is_multiple_of(VERSION_ENTRY) {
             return Err(ConvertError::Versions { section: "__versions", what: "cut off" });
         }
         let kept: Vec<u8> = bytes

@@ -163,12 +163,14 @@ impl Hook {
 /// Arguments for make beside `-C HEADERS`, `M=DIRECTORY` and `modules`, given the module's directory.
 ///
 /// BTF of a patch module is of no use: it describes the hook only, and is removed by convert. Not making
-/// it spares pahole.
+/// it spares pahole. Debug information is removed too, but before that the linker would take it into the
+/// build-id, and with it the directory's name, which differs between runs.
 pub fn make_arguments(directory: &str) -> Vec<String> {
     vec![
         format!("KBUILD_EXTRA_SYMBOLS={directory}/{SYMVERS}"),
         "CONFIG_DEBUG_INFO_BTF_MODULES=".to_owned(),
         "CONFIG_MODULE_SRCVERSION_ALL=".to_owned(),
+        "KCFLAGS=-g0".to_owned(),
     ]
 }
 

@@ -64,15 +64,16 @@ pub(super) fn check(view: &ModuleView<'_>, manifest: &ModuleManifest, findings: 
         let target = pointer(OBJECT_FUNCS).and_then(|r| view.target(r));
         match functions {
             Some(table) if target == Some((table.st_shndx, table.st_value)) => {
-                functions_of(view, object, table, &mut bad);
+                functions_of(view, manifest, object, table, &mut bad);
             }
             _ => bad(&object.name, "funcs is not its table of functions".to_owned()),
         }
         for callback in &object.callbacks {
             let offset = OBJECT_CALLBACKS + 8 * callback.kind as u64;
-            let symbol = pointer(offset).and_then(|r| function_at(view, view.target(r)?));
-            if symbol != Some(manifest.final_name(&callback.symbol)) {
-                bad(&object.name, format!("{:?} callback is {symbol:?}", callback.kind));
+            let name = manifest.final_name(&callback.symbol);
+            let target = pointer(offset).and_then(|r| view.target(r));
+            if target.is_none_or(|place| !function_at(view, place, name)) {
+                bad(&object.name, format!("{:?} callback is not {name}", callback.kind));
             }
         }
         let last = entry + stride;
@@ -86,6 +87,7 @@ pub(super) fn check(view: &ModuleView<'_>, manifest: &ModuleManifest, findings: 
 
 fn functions_of(
     view: &ModuleView<'_>,
+    manifest: &ModuleManifest,
     object: &PatchedObject,
     table: &Sym,
     bad: &mut impl FnMut(&str, String),
@@ -106,9 +108,10 @@ fn functions_of(
         if sympos != Some(u64::from(function.sympos)) {
             bad(&object.name, format!("{}: sympos is {sympos:?}, not {}", function.name, function.sympos));
         }
-        let new = pointer(FUNC_NEW_FUNC).and_then(|r| function_at(view, view.target(r)?));
-        if new.is_none() {
-            bad(&object.name, format!("{}: new_func is not relocated to a function", function.name));
+        let new = manifest.final_name(&function.symbol);
+        let target = pointer(FUNC_NEW_FUNC).and_then(|r| view.target(r));
+        if target.is_none_or(|place| !function_at(view, place, new)) {
+            bad(&object.name, format!("{}: new_func is not relocated to function {new}", function.name));
         }
     }
     let last = table.st_value + stride * object.functions.len() as u64;
@@ -132,10 +135,8 @@ fn stride(table: &Sym, entries: usize) -> Option<u64> {
     (stride * count == table.st_size && stride >= 24).then_some(stride)
 }
 
-/// The function that begins at a place.
-pub(super) fn function_at<'v>(view: &'v ModuleView<'_>, place: (usize, u64)) -> Option<&'v str> {
-    view.symbols
-        .iter()
-        .find(|s| s.st_type() == STT_FUNC && (s.st_shndx, s.st_value) == place && s.st_size > 0)
-        .map(|s| view.symbol_name(s))
+/// Does a function of that name begin there?
+fn function_at(view: &ModuleView<'_>, place: (usize, u64), name: &str) -> bool {
+    view.defined(name)
+        .any(|(_, s)| s.st_type() == STT_FUNC && s.st_size > 0 && (s.st_shndx, s.st_value) == place)
 }

@@ -17,13 +17,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bstr::{BStr, BString, ByteSlice};
 use kbuild::symvers::Symvers;
-use kpatch_elf::extract::{self, CallbackKind, Manifest};
+use kpatch_elf::extract::{self, Manifest};
 use kpatch_elf::klp::{self, VMLINUX};
 use kpatch_elf::{
-    Contents, Info, Link, Object, Place, ReadError, Relocation, Section, SectionId, Symbol, SymbolId,
-    binding, section_flags, section_type, symbol_kind,
+    Contents, Info, Link, Object, Place, Relocation, Section, SectionId, Symbol, SymbolId, binding,
+    section_flags, section_type, symbol_kind,
 };
-use thiserror::Error;
+
+mod error;
+
+pub use error::LinkError;
 
 use crate::manifest::{KlpReference, ModuleManifest, NewFunction, ObjectCallback, PatchedObject, Rename};
 
@@ -39,153 +42,6 @@ const MAX_ALIGN: u64 = 2 << 20;
 
 /// Names that kbuild defines in every module, or that its final link does.
 const MODULE_NAMES: [&str; 4] = ["__this_module", "init_module", "cleanup_module", "_GLOBAL_OFFSET_TABLE_"];
-
-/// Why units cannot be linked to one object.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum LinkError {
-    /// Nothing to link.
-    #[error("no extracted object")]
-    NoUnits,
-    /// Not a single function is replaced and there is no callback, so that the kernel would load nothing.
-    #[error("the patch replaces no function and has no callback")]
-    Empty,
-    /// The container cannot be read.
-    #[error("{unit}: {source}")]
-    Read {
-        /// What the caller calls the extract.
-        unit: String,
-        /// What is wrong.
-        source: ReadError,
-    },
-    /// The manifest is missing or is none.
-    #[error("{unit}: section {} {what}", extract::SECTION)]
-    Manifest {
-        /// What the caller calls the extract.
-        unit: String,
-        /// What is wrong.
-        what: String,
-    },
-    /// Units of different machines or ABIs.
-    #[error("{unit} is for another machine than {first}")]
-    Machine {
-        /// The unit.
-        unit: String,
-        /// The first unit.
-        first: String,
-    },
-    /// Some units went through objtool, some did not.
-    #[error("objtool has run over some of the extracted objects, but not over {unit}")]
-    MixedObjtool {
-        /// A unit that it has not seen.
-        unit: String,
-    },
-    /// An undefined symbol that is nowhere.
-    #[error("{unit}: {symbol} is neither defined by the patch, nor exported, nor found in the kernel")]
-    Unresolved {
-        /// The unit that refers to it.
-        unit: String,
-        /// Its name.
-        symbol: String,
-    },
-    /// Two units define one new global name.
-    #[error("{symbol} is defined by both {first} and {second}")]
-    Duplicate {
-        /// Its name.
-        symbol: String,
-        /// A unit.
-        first: String,
-        /// Another.
-        second: String,
-    },
-    /// A new definition belongs to a module that need not be loaded when its user runs.
-    #[error("{unit} (of {user}) refers to {symbol}, new in {definer} (of {object})")]
-    CrossObject {
-        /// The unit that refers to it.
-        unit: String,
-        /// That unit's object.
-        user: String,
-        /// The symbol.
-        symbol: String,
-        /// The unit that defines it.
-        definer: String,
-        /// That unit's object.
-        object: String,
-    },
-    /// Two callbacks of one kind for one object.
-    #[error("{object} has two {kind:?} callbacks: {first} and {second}")]
-    TwoCallbacks {
-        /// The object.
-        object: String,
-        /// The kind.
-        kind: CallbackKind,
-        /// `unit: symbol` of one.
-        first: String,
-        /// `unit: symbol` of the other.
-        second: String,
-    },
-    /// One function replaced twice.
-    #[error("{object}:{name},{sympos} is replaced by both {first} and {second}")]
-    TwoReplacements {
-        /// The object.
-        object: String,
-        /// The function.
-        name: String,
-        /// Its position.
-        sympos: u32,
-        /// A unit.
-        first: String,
-        /// Another.
-        second: String,
-    },
-    /// A name in the manifest that the extract does not have in the expected form.
-    #[error("{unit}: manifest names {symbol}, which is {what} in the object")]
-    Names {
-        /// The unit.
-        unit: String,
-        /// The symbol.
-        symbol: String,
-        /// What was found.
-        what: &'static str,
-    },
-    /// A static call trampoline whose real name cannot be used; objtool knows trampolines by name.
-    #[error("{unit}: static call symbol {symbol} of {object} cannot be referred to: {why}")]
-    StaticCall {
-        /// The unit.
-        unit: String,
-        /// The symbol.
-        symbol: String,
-        /// The object that defines it.
-        object: String,
-        /// Who has the name.
-        why: &'static str,
-    },
-    /// An object whose name livepatch cannot take.
-    #[error("{unit}: {object:?} is no possible object name")]
-    ObjectName {
-        /// The unit.
-        unit: String,
-        /// The name.
-        object: String,
-    },
-    /// A common symbol, which the module loader refuses.
-    #[error("{unit}: {symbol} is a common symbol; compile with -fno-common")]
-    Common {
-        /// The unit.
-        unit: String,
-        /// The symbol.
-        symbol: String,
-    },
-    /// A section that cannot be linked.
-    #[error("{unit}: section {section}: {what}")]
-    Section {
-        /// The unit.
-        unit: String,
-        /// The section.
-        section: String,
-        /// What is wrong.
-        what: &'static str,
-    },
-}
 
 /// An extract, read.
 #[derive(Clone, Debug)]
@@ -475,13 +331,18 @@ impl<'a, 'd> Linker<'a, 'd> {
 
     /// Gives each livepatch reference the name it goes by until convert.
     fn name_references(&mut self, references: &mut [KlpReference], of_unit: &[BTreeMap<&str, usize>]) {
-        // Names that mean something else in this link: definitions that stay visible, exports in use.
+        // Names that mean something else in this link: exports in use, and the few definitions that do not
+        // become local.
         let mut taken: BTreeSet<String> = MODULE_NAMES.iter().map(|&n| n.to_owned()).collect();
         for (unit, extract) in self.extracts.iter().enumerate() {
             for symbol in &extract.object.symbols {
-                let visible = !symbol.is_local() && !symbol.name.is_empty();
                 let name = symbol.name.to_string();
-                if visible && !(symbol.is_undefined() && of_unit[unit].contains_key(name.as_str())) {
+                let visible = if symbol.is_undefined() {
+                    !of_unit[unit].contains_key(name.as_str())
+                } else {
+                    !symbol.is_local() && is_static_call(&name)
+                };
+                if visible {
                     taken.insert(name);
                 }
             }
@@ -530,10 +391,9 @@ impl<'a, 'd> Linker<'a, 'd> {
         for (unit, extract) in extracts.iter().enumerate() {
             for (id, symbol) in extract.object.symbols_with_ids() {
                 let place = match symbol.place {
-                    Place::Section(section) => match self.bases[unit][section.index()] {
-                        Some((new, base)) => Some((Place::Section(new), base)),
-                        None => None,
-                    },
+                    Place::Section(section) => {
+                        self.bases[unit][section.index()].map(|(new, base)| (Place::Section(new), base))
+                    }
                     Place::Undefined | Place::Common => None,
                     _ if symbol.kind == symbol_kind::FILE => None,
                     place => Some((place, 0)),

@@ -1,0 +1,226 @@
+//! What can be wrong with the extracts of a patch.
+
+use kpatch_elf::ReadError;
+use kpatch_elf::extract::{self, CallbackKind};
+use thiserror::Error;
+
+/// Why units cannot be linked to one object.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum LinkError {
+    /// Nothing to link.
+    #[error("no extracted object")]
+    NoUnits,
+    /// Not a single function is replaced and there is no callback, so that the kernel would load nothing.
+    #[error("the patch replaces no function and has no callback")]
+    Empty,
+    /// The container cannot be read.
+    #[error("{unit}: {source}")]
+    Read {
+        /// What the caller calls the extract.
+        unit: String,
+        /// What is wrong.
+        source: ReadError,
+    },
+    /// The manifest is missing or is none.
+    #[error("{unit}: section {} {what}", extract::SECTION)]
+    Manifest {
+        /// What the caller calls the extract.
+        unit: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Units of different machines or ABIs.
+    #[error("{unit} is for another machine than {first}")]
+    Machine {
+        /// The unit.
+        unit: String,
+        /// The first unit.
+        first: String,
+    },
+    /// Some units went through objtool, some did not.
+    #[error("objtool has run over some of the extracted objects, but not over {unit}")]
+    MixedObjtool {
+        /// A unit that it has not seen.
+        unit: String,
+    },
+    /// An undefined symbol that is nowhere.
+    #[error("{unit}: {symbol} is neither defined by the patch, nor exported, nor found in the kernel")]
+    Unresolved {
+        /// The unit that refers to it.
+        unit: String,
+        /// Its name.
+        symbol: String,
+    },
+    /// Two units define one new global name.
+    #[error("{symbol} is defined by both {first} and {second}")]
+    Duplicate {
+        /// Its name.
+        symbol: String,
+        /// A unit.
+        first: String,
+        /// Another.
+        second: String,
+    },
+    /// A new definition belongs to a module that need not be loaded when its user runs.
+    #[error("{unit} (of {user}) refers to {symbol}, new in {definer} (of {object})")]
+    CrossObject {
+        /// The unit that refers to it.
+        unit: String,
+        /// That unit's object.
+        user: String,
+        /// The symbol.
+        symbol: String,
+        /// The unit that defines it.
+        definer: String,
+        /// That unit's object.
+        object: String,
+    },
+    /// Two callbacks of one kind for one object.
+    #[error("{object} has two {kind:?} callbacks: {first} and {second}")]
+    TwoCallbacks {
+        /// The object.
+        object: String,
+        /// The kind.
+        kind: CallbackKind,
+        /// `unit: symbol` of one.
+        first: String,
+        /// `unit: symbol` of the other.
+        second: String,
+    },
+    /// One function replaced twice.
+    #[error("{object}:{name},{sympos} is replaced by both {first} and {second}")]
+    TwoReplacements {
+        /// The object.
+        object: String,
+        /// The function.
+        name: String,
+        /// Its position.
+        sympos: u32,
+        /// A unit.
+        first: String,
+        /// Another.
+        second: String,
+    },
+    /// A name in the manifest that the extract does not have in the expected form.
+    #[error("{unit}: manifest names {symbol}, which is {what} in the object")]
+    Names {
+        /// The unit.
+        unit: String,
+        /// The symbol.
+        symbol: String,
+        /// What was found.
+        what: &'static str,
+    },
+    /// A static call trampoline whose real name cannot be used; objtool knows trampolines by name.
+    #[error("{unit}: static call symbol {symbol} of {object} cannot be referred to: {why}")]
+    StaticCall {
+        /// The unit.
+        unit: String,
+        /// The symbol.
+        symbol: String,
+        /// The object that defines it.
+        object: String,
+        /// Who has the name.
+        why: &'static str,
+    },
+    /// An object whose name livepatch cannot take.
+    #[error("{unit}: {object:?} is no possible object name")]
+    ObjectName {
+        /// The unit.
+        unit: String,
+        /// The name.
+        object: String,
+    },
+    /// A common symbol, which the module loader refuses.
+    #[error("{unit}: {symbol} is a common symbol; compile with -fno-common")]
+    Common {
+        /// The unit.
+        unit: String,
+        /// The symbol.
+        symbol: String,
+    },
+    /// A section that cannot be linked.
+    #[error("{unit}: section {section}: {what}")]
+    Section {
+        /// The unit.
+        unit: String,
+        /// The section.
+        section: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl LinkError {
+    /// A word that stays the same in all versions, for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoUnits => "no-units",
+            Self::Empty => "empty",
+            Self::Read { .. } => "extract",
+            Self::Manifest { .. } => "manifest",
+            Self::Machine { .. } => "machine",
+            Self::MixedObjtool { .. } => "mixed-objtool",
+            Self::Unresolved { .. } => "unresolved",
+            Self::Duplicate { .. } => "duplicate",
+            Self::CrossObject { .. } => "cross-object",
+            Self::TwoCallbacks { .. } => "two-callbacks",
+            Self::TwoReplacements { .. } => "two-replacements",
+            Self::Names { .. } => "names",
+            Self::StaticCall { .. } => "static-call",
+            Self::ObjectName { .. } => "object-name",
+            Self::Common { .. } => "common",
+            Self::Section { .. } => "section",
+        }
+    }
+
+    /// The unit it is about; where there are two, the one to look at first.
+    pub fn unit(&self) -> Option<&str> {
+        match self {
+            Self::NoUnits | Self::Empty | Self::TwoCallbacks { .. } => None,
+            Self::Read { unit, .. }
+            | Self::Manifest { unit, .. }
+            | Self::Machine { unit, .. }
+            | Self::MixedObjtool { unit }
+            | Self::Unresolved { unit, .. }
+            | Self::CrossObject { unit, .. }
+            | Self::Names { unit, .. }
+            | Self::StaticCall { unit, .. }
+            | Self::ObjectName { unit, .. }
+            | Self::Common { unit, .. }
+            | Self::Section { unit, .. }
+            | Self::Duplicate { second: unit, .. }
+            | Self::TwoReplacements { second: unit, .. } => Some(unit),
+        }
+    }
+
+    /// What a user can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoUnits | Self::Empty => "the patch changes no code of this configuration",
+            Self::Unresolved { .. } => {
+                "check the spelling, and whether another patch of the series defines it; a file that the \
+                 patch adds must be in the kernel's build"
+            }
+            Self::Duplicate { .. } => "rename one of them, or make it static",
+            Self::CrossObject { .. } => {
+                "put the new code into the object that uses it, since a module need not be loaded"
+            }
+            Self::TwoCallbacks { .. } => "call both from one callback",
+            Self::StaticCall { .. } => "use KPATCH_STATIC_CALL() instead",
+            Self::Common { .. } => "initialise it or declare it extern",
+            Self::ObjectName { .. } => {
+                "the kernel parses names of at most 55 letters, digits and underscores; the module cannot be patched"
+            }
+            Self::Read { .. }
+            | Self::Manifest { .. }
+            | Self::Machine { .. }
+            | Self::MixedObjtool { .. }
+            | Self::TwoReplacements { .. }
+            | Self::Names { .. }
+            | Self::Section { .. } => {
+                "the extract was not made as intended; please report this with the patch and the release"
+            }
+        }
+    }
+}

@@ -103,40 +103,6 @@ pub enum ConvertError {
     },
 }
 
-impl ConvertError {
-    /// A word that stays the same in all versions, for scripts.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Read(_) => "kbuild-module",
-            Self::Write(_) => "write",
-            Self::Hook(_) => "hook",
-            Self::Function { .. } => "function",
-            Self::SpecialSection { .. } => "gated-special-section",
-            Self::RelocationType { .. } => "relocation-type",
-            Self::NoBytes { .. } => "no-bytes",
-            Self::Versions { .. } => "versions",
-            Self::SymbolName { .. } => "symbol-name",
-        }
-    }
-
-    /// What a user can do about it.
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::SpecialSection { section, .. } if section == "__jump_table" => {
-                "use static_key_enabled() on the module's key instead of a static branch"
-            }
-            Self::SpecialSection { section, .. } if section == ".static_call_sites" => {
-                "use KPATCH_STATIC_CALL() instead of static_call()"
-            }
-            Self::SpecialSection { .. } => "avoid code that the kernel rewrites when the module is loaded",
-            Self::SymbolName { .. } => {
-                "the kernel parses no such name; the code that refers to it cannot be patched"
-            }
-            _ => "the module was not made as intended; please report this with the patch and the release",
-        }
-    }
-}
-
 /// Brings a module into livepatch form.
 pub fn convert(module: &[u8], manifest: &ModuleManifest) -> Result<Vec<u8>, Vec<ConvertError>> {
     let mut object = Object::read(module).map_err(|error| vec![error.into()])?;

@@ -157,8 +157,9 @@ impl<'d> Emitter<'_, 'd> {
         for id in self.selected() {
             let element = unit.element(id);
             let section = unit.object.section(element.section);
+            let toc = tables::is_toc(section.name.as_ref());
             match element.kind {
-                Kind::Function | Kind::Datum | Kind::Special(_) | Kind::Unnamed => {
+                Kind::Function | Kind::Datum | Kind::Special(_) | Kind::Unnamed if !toc => {
                     let alone = unit.in_section(element.section).len() == 1;
                     let end = if alone { element.end } else { unit.extent(id) };
                     let align = section.align.max(1);
@@ -189,7 +190,7 @@ impl<'d> Emitter<'_, 'd> {
                     let delta = front as i64 - element.start as i64;
                     self.placed.insert(id, Placed { section: new, delta });
                 }
-                Kind::Detached | Kind::Entry(_) => {
+                _ => {
                     // Entries stay together, in order; those of a section that follows its code's order
                     // stay with their code.
                     let link = section
@@ -458,7 +459,15 @@ impl<'d> Emitter<'_, 'd> {
             return None;
         }
         let original = self.parts.original;
-        let Some(symbol) = original.element(twin).main else {
+        // An alias goes by its own name where both versions have it.
+        let alias = reference.symbol.map(|s| unit.object.symbol(s).name.as_ref()).and_then(|name: &BStr| {
+            let symbols = &original.element(twin).symbols;
+            symbols.iter().copied().find(|s| {
+                let symbol = original.object.symbol(*s);
+                symbol.name.as_ref() == name && symbol.value == original.element(twin).origin
+            })
+        });
+        let Some(symbol) = alias.or(original.element(twin).main) else {
             let error = self.uncarried(by, reference);
             self.fail(by, error);
             return None;
@@ -665,11 +674,13 @@ impl<'d> Emitter<'_, 'd> {
             let (Some(reference), Some(main)) = (tracer_call(unit, id), element.main) else { continue };
             let Some(&symbol) = self.symbols.get(&main) else { continue };
             let field = reference.offset;
-            let at = match field.checked_sub(1) {
+            // The field lies behind the operation code on x86, and is the instruction itself elsewhere.
+            let front = u64::from(unit.object.machine == Machine::X86_64);
+            let at = match field.checked_sub(front) {
                 Some(at) if at >= element.start => at,
                 _ => continue,
             };
-            if reference.kind == 0 {
+            if front > 0 && reference.kind == 0 {
                 self.restore_call(place, field);
             }
             sites.push((symbol, at as i64 - element.origin as i64));
@@ -775,11 +786,15 @@ pub(crate) fn is_empty_replacement(unit: &Unit<'_>, id: ElementId, reference: &R
 /// The reference of a function's entry to the tracer.
 pub(crate) fn tracer_call<'a>(unit: &'a Unit<'_>, id: ElementId) -> Option<&'a Reference> {
     let origin = unit.element(id).origin;
-    let first = unit.references(id).iter().find(|r| r.offset >= origin)?;
-    match first.target {
-        Target::External(symbol, _) => {
-            (unit.object.symbol(symbol).name.as_bytes() == b"__fentry__").then_some(first)
-        }
-        _ => None,
+    let mut references = unit.references(id).iter().filter(|r| r.offset >= origin);
+    let is = |reference: &Reference, name: &[u8]| match reference.target {
+        Target::External(symbol, _) => unit.object.symbol(symbol).name.as_bytes() == name,
+        _ => false,
+    };
+    match unit.object.machine {
+        Machine::X86_64 => references.next().filter(|r| is(r, b"__fentry__")),
+        // Behind what makes the function's frame.
+        Machine::Ppc64le => references.find(|r| is(r, b"_mcount")),
+        Machine::Aarch64 | Machine::S390x | Machine::LoongArch64 => None,
     }
 }

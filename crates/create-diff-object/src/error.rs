@@ -213,6 +213,14 @@ pub enum DiffError {
         /// Element and offset.
         place: String,
     },
+    /// A jump to another function instead of a call (ppc64le).
+    #[error("{function} ends in a jump to {target}, which does not restore the table of contents")]
+    SiblingCall {
+        /// The function.
+        function: String,
+        /// Where it jumps to.
+        target: String,
+    },
     /// A short branch leaves a function that has to be taken out of its section.
     #[error("{name} is reached by a short branch, so it cannot be taken out of its section")]
     ShortBranch {
@@ -254,6 +262,7 @@ impl DiffError {
             Self::ModuleSpecial { .. } => "module-special-section",
             Self::RuntimeConstant { .. } => "runtime-constant",
             Self::Relocation { .. } => "relocation",
+            Self::SiblingCall { .. } => "sibling-call",
             Self::ShortBranch { .. } => "short-branch",
             Self::AuthorSection { .. } => "author-section",
         }
@@ -293,6 +302,9 @@ impl DiffError {
                 "compile both versions with include/asm-generic/runtime-const.h included first"
             }
             Self::Relocation { .. } | Self::ShortBranch { .. } => "report this with both objects",
+            Self::SiblingCall { .. } => {
+                "add __attribute__((optimize(\"-fno-optimize-sibling-calls\"))) to the function"
+            }
             Self::AuthorSection { .. } => "use the macros of kpatch-macros.h",
         }
     }

@@ -198,7 +198,16 @@ fn compare(
     story::tell(&mut report, original, patched, &twins, &statuses, &selection, &author, sources);
     let mut errors: Vec<(Option<ElementId>, DiffError)> = early.into_iter().map(|e| (None, e)).collect();
     errors.extend(key_errors);
-    errors.extend(verify::verify(original, patched, &twins, &statuses, &selection, &author, input.object));
+    errors.extend(verify::verify(
+        original,
+        patched,
+        &twins,
+        &statuses,
+        &selection,
+        &author,
+        input.object,
+        &mut report.warnings,
+    ));
     let nothing = selection.order.is_empty();
     if nothing && errors.is_empty() {
         return Ok(Outcome::Unchanged(report));

@@ -123,9 +123,7 @@ impl LineNumbers<'_> {
 /// The constants of two instructions that differ in nothing else.
 fn constants(arch: &dyn Arch, x: &[u8], y: &[u8]) -> Option<(u64, u64)> {
     let (before, after) = (arch.immediate(x)?, arch.immediate(y)?);
-    // All bytes in front of the constant are the same: operation and register.
-    let same = x.iter().zip(y).take_while(|(a, b)| a == b).count();
-    (x.len() == y.len() && same > 0 && before != after).then_some((before, after))
+    (before.rest == after.rest).then_some((before.value, after.value))
 }
 
 /// Whether the next call behind a place is to a function that takes a line.

@@ -233,6 +233,19 @@ pub(crate) fn is_detached_code(section: &BStr) -> bool {
     matches!(section.as_bytes(), b".altinstr_replacement" | b".altinstr_aux" | b".fixup")
 }
 
+/// The table of contents of ppc64le: addresses that code loads, each for itself.
+pub(crate) fn is_toc(section: &BStr) -> bool {
+    section.as_bytes() == b".toc"
+}
+
+/// What makes symbols known to modules that are linked later. A live patch needs none: its own units are
+/// linked with each other, and no module that exists can know of a new export.
+pub(crate) fn is_export(section: &BStr) -> bool {
+    [&b"__ksymtab"[..], b"___ksymtab", b"__kcrctab", b"___kcrctab", b"__kflagstab", b".export_symbol"]
+        .iter()
+        .any(|prefix| section.starts_with(prefix))
+}
+
 /// Code and data for the exit of the module. Units of vmlinux never run it.
 pub(crate) fn is_exit(section: &BStr) -> bool {
     section.starts_with(b".exit") || section.starts_with(b".memexit.") || section.starts_with(b"__exit")

@@ -399,6 +399,12 @@ impl<'d> Unit<'d> {
         let size = section.size();
         let name = section.name.to_string();
         let name: &BStr = name.as_str().into();
+        if tables::is_toc(name) {
+            for start in (0..size).step_by(8) {
+                self.push(Kind::Unnamed, id, start..(start + 8).min(size), None);
+            }
+            return;
+        }
         let sanitizer = names::is_sanitizer_data(name) || is_clang_unnamed(name);
         let mut starts: Vec<(u64, SymbolId)> = Vec::new();
         for &s in symbols {

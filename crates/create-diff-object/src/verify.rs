@@ -2,6 +2,7 @@
 
 use bstr::{BStr, ByteSlice};
 
+use kpatch_elf::arch::Machine;
 use kpatch_elf::klp::VMLINUX;
 
 use crate::author::Author;
@@ -15,6 +16,7 @@ use crate::tables::{self, Class, TableKind};
 use crate::unit::{ElementId, Kind, Target, Unit};
 
 /// What stands in the way, by element of the patched version.
+#[expect(clippy::too_many_arguments, reason = "it judges the results of all phases")]
 pub(crate) fn verify(
     original: &Unit<'_>,
     patched: &Unit<'_>,
@@ -23,6 +25,7 @@ pub(crate) fn verify(
     selection: &Selection,
     author: &Author,
     object: &str,
+    warnings: &mut Vec<String>,
 ) -> Vec<(Option<ElementId>, DiffError)> {
     let mut errors = Vec::new();
     for id in patched.ids() {
@@ -32,6 +35,12 @@ pub(crate) fn verify(
         let name = || patched.name(id);
         let ignored =
             author.ignored_sections.contains(&section.to_string()) || author.ignored_functions.contains(&id);
+        if tables::is_export(section) && status != Change::Same {
+            if status == Change::New {
+                warnings.push(format!("{} has no effect outside the patch", patched.name(id)));
+            }
+            continue;
+        }
         let never_run = object == VMLINUX && tables::is_exit(section);
         if ignored || never_run || status == Change::Same {
             continue;
@@ -67,6 +76,11 @@ pub(crate) fn verify(
         {
             let error = DiffError::Ambiguous { name: name(), section: section.to_string(), candidates };
             errors.push((Some(id), error));
+        }
+    }
+    if patched.object.machine == Machine::Ppc64le {
+        for id in patched.ids().filter(|id| selection.has(*id)) {
+            errors.extend(sibling_calls(patched, statuses, selection, id).map(|e| (Some(id), e)));
         }
     }
     for id in patched.ids() {
@@ -106,6 +120,33 @@ pub(crate) fn verify(
     errors
 }
 
+/// A jump to a function of the kernel proper leaves the module's table of contents in the register, and
+/// nothing behind it restores the caller's.
+fn sibling_calls<'a>(
+    unit: &'a Unit<'_>,
+    statuses: &'a Statuses,
+    selection: &'a Selection,
+    id: ElementId,
+) -> impl Iterator<Item = DiffError> + 'a {
+    const REL24: u32 = 10;
+    let element = unit.element(id);
+    unit.references(id).iter().filter_map(move |reference| {
+        let bytes = unit.section(id).bytes();
+        let word = unit.object.endian.u32(bytes, reference.offset as usize)?;
+        let jump = reference.kind == REL24 && word & 0xfc00_0001 == 0x4800_0000;
+        let outside = match reference.target {
+            Target::Element(target, _) => target != id && !selection.has(target),
+            Target::External(..) => true,
+            _ => false,
+        };
+        let taken = element.kind == Kind::Function && statuses.of[id.index()] != Change::Same;
+        (jump && outside && taken).then(|| DiffError::SiblingCall {
+            function: unit.name(id),
+            target: crate::compare::describe(unit, reference.target),
+        })
+    })
+}
+
 /// A function without the call that ftrace redirects cannot be replaced.
 fn no_entry(original: &Unit<'_>, twins: &Twins, statuses: &Statuses, id: ElementId) -> Option<DiffError> {
     let twin = twins.of_patched[id.index()]?;
@@ -125,7 +166,7 @@ pub(crate) fn has_entry(unit: &Unit<'_>, id: ElementId) -> bool {
         unit.element(*entry).kind == Kind::Entry(TableKind::Entries)
             && unit.references(*entry).iter().any(|r| matches!(r.target, Target::Element(t, _) if t == id))
     });
-    if listed && unit.object.machine != kpatch_elf::arch::Machine::X86_64 {
+    if listed && unit.object.machine != Machine::X86_64 {
         return true;
     }
     // x86 lists padding in front of functions the same way, whether they have a call or not.
@@ -136,16 +177,8 @@ pub(crate) fn has_entry(unit: &Unit<'_>, id: ElementId) -> bool {
     in_mcount || entry_by_code(unit, id, element.origin)
 }
 
-/// s390 and ppc64 show it in the code itself.
+/// s390 shows it in the code itself.
 fn entry_by_code(unit: &Unit<'_>, id: ElementId, origin: u64) -> bool {
-    use kpatch_elf::arch::Machine;
     let bytes = unit.section(id).bytes().get(origin as usize..).unwrap_or_default();
-    match unit.object.machine {
-        Machine::S390x => bytes.starts_with(&[0xc0, 0x04, 0, 0, 0, 0]),
-        Machine::Ppc64le => unit.references(id).iter().any(|r| match r.target {
-            Target::External(symbol, _) => unit.object.symbol(symbol).name.as_bytes() == b"_mcount",
-            _ => false,
-        }),
-        _ => false,
-    }
+    unit.object.machine == Machine::S390x && bytes.starts_with(&[0xc0, 0x04, 0, 0, 0, 0])
 }

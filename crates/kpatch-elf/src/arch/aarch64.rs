@@ -1,6 +1,6 @@
 //! 64-bit ARM: ELF for the Arm 64-bit Architecture (AAELF64).
 
-use super::{Arch, Field, Flow};
+use super::{Arch, Field, Flow, Immediate};
 
 pub(super) struct Aarch64;
 
@@ -50,6 +50,15 @@ impl Arch for Aarch64 {
             279 | 280 | 282 => Flow::Jump,
             _ => decoded,
         }
+    }
+
+    fn immediate(&self, code: &[u8]) -> Option<Immediate> {
+        let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
+        // MOVZ, 32 bits, no shift.
+        (word & 0xffe0_0000 == 0x5280_0000).then_some(Immediate {
+            value: u64::from(word >> 5 & 0xffff),
+            rest: u64::from(word & !(0xffff << 5)),
+        })
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

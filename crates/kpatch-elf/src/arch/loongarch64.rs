@@ -1,6 +1,6 @@
 //! 64-bit LoongArch: ELF for the LoongArch Architecture.
 
-use super::{Arch, Field, Flow};
+use super::{Arch, Field, Flow, Immediate};
 
 pub(super) struct LoongArch64;
 
@@ -58,6 +58,18 @@ impl Arch for LoongArch64 {
             64 | 65 => Flow::Jump,
             _ => decoded,
         }
+    }
+
+    fn immediate(&self, code: &[u8]) -> Option<Immediate> {
+        let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
+        let (source, constant) = (word >> 5 & 31, word >> 10 & 0xfff);
+        // `addi.w rd, $zero, constant` and `ori`, alone or for the low bits behind `lu12i.w`.
+        let load = word & 0xffc0_0000 == 0x0280_0000 && source == 0;
+        let low = word & 0xffc0_0000 == 0x0380_0000 && (source == 0 || source == word & 31);
+        (load || low).then_some(Immediate {
+            value: u64::from(constant),
+            rest: u64::from(word & !(0xfff << 10)),
+        })
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

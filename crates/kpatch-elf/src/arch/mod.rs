@@ -112,6 +112,16 @@ pub struct Instruction {
     pub target: Option<i64>,
 }
 
+/// An instruction that loads a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Immediate {
+    /// The constant.
+    pub value: u64,
+    /// Everything else about the instruction, the register above all: equal for instructions that differ in
+    /// the constant only.
+    pub rest: u64,
+}
+
 /// What the rest of the tool asks about a machine.
 pub trait Arch: Sync {
     /// All instructions of a piece of code in order. Bytes that cannot be decoded are passed over in
@@ -149,9 +159,9 @@ pub trait Arch: Sync {
         None
     }
 
-    /// The constant that the instruction at the start of `code` moves to a register, if it is one.
-    /// Used to find line numbers that the compiler passes to functions.
-    fn immediate(&self, code: &[u8]) -> Option<u64> {
+    /// The instruction at the start of `code`, if all it does is to load a constant into a register. Used to
+    /// find line numbers that the compiler passes to functions.
+    fn immediate(&self, code: &[u8]) -> Option<Immediate> {
         let _ = code;
         None
     }

@@ -1,6 +1,6 @@
 //! 64-bit PowerPC, little-endian: 64-bit ELF V2 ABI specification for Power.
 
-use super::{Arch, Field, Flow};
+use super::{Arch, Field, Flow, Immediate};
 
 pub(super) struct Ppc64le;
 
@@ -47,6 +47,13 @@ impl Arch for Ppc64le {
 
     fn flow(&self, kind: u32, decoded: Flow) -> Flow {
         if matches!(kind, 10 | 116) { Flow::Call } else { decoded }
+    }
+
+    fn immediate(&self, code: &[u8]) -> Option<Immediate> {
+        let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
+        // `li`, which is `addi` to nothing.
+        (word & 0xfc1f_0000 == 0x3800_0000)
+            .then_some(Immediate { value: u64::from(word & 0xffff), rest: u64::from(word & 0xffff_0000) })
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

@@ -1,6 +1,6 @@
 //! IBM Z: ELF Application Binary Interface s390x Supplement.
 
-use super::{Arch, Field, Flow};
+use super::{Arch, Field, Flow, Immediate};
 
 pub(super) struct S390x;
 
@@ -45,6 +45,13 @@ impl Arch for S390x {
 
     fn flow(&self, kind: u32, decoded: Flow) -> Flow {
         if matches!(kind, 17 | 20) { Flow::Call } else { decoded }
+    }
+
+    fn immediate(&self, code: &[u8]) -> Option<Immediate> {
+        let word = u32::from_be_bytes(*code.first_chunk::<4>()?);
+        // LHI and LGHI.
+        matches!(word >> 16 & 0xff0f, 0xa708 | 0xa709)
+            .then_some(Immediate { value: u64::from(word & 0xffff), rest: u64::from(word >> 16) })
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

@@ -3,7 +3,7 @@
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter, Mnemonic, OpKind};
 
-use super::{Arch, Field, Flow, Instruction};
+use super::{Arch, Field, Flow, Immediate, Instruction};
 
 pub(super) struct X86_64;
 
@@ -90,7 +90,7 @@ impl Arch for X86_64 {
         Some(2)
     }
 
-    fn immediate(&self, code: &[u8]) -> Option<u64> {
+    fn immediate(&self, code: &[u8]) -> Option<Immediate> {
         let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
         let instruction = decoder.decode();
         let constant = (0..instruction.op_count()).find(|&i| {
@@ -105,7 +105,13 @@ impl Arch for X86_64 {
                     | OpKind::Immediate32to64
             )
         })?;
-        (instruction.mnemonic() == Mnemonic::Mov).then(|| instruction.immediate(constant))
+        (instruction.mnemonic() == Mnemonic::Mov && instruction.op0_kind() == OpKind::Register).then(|| {
+            let register = instruction.op0_register() as u64;
+            Immediate {
+                value: instruction.immediate(constant),
+                rest: register << 8 | instruction.len() as u64,
+            }
+        })
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

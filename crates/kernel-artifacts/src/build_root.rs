@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::run::{Program, tail};
 use crate::settings::{BuildRootChoice, Settings};
-use crate::store::{Store, create_dir_all, write_atomically};
+use crate::store::{Store, create_dir_all};
 
 /// Raised when roots made before must not be used any more.
 const FORMAT: u32 = 1;
@@ -173,9 +173,6 @@ fn bootstrap(
     fail: impl Fn(String) -> Error,
 ) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
-    let access = tempfile::Builder::new().prefix("kpatch-build-apt").tempdir()?;
-    let access_file = access.path().join("mirror-access");
-    write_atomically(&access_file, apt::mirror_access()?.as_bytes())?;
     let mut program =
         Program::new("mmdebstrap", "mmdebstrap", format!("make a build root of suite {}", source.name))
             .args(["--quiet", "--variant=minbase"])
@@ -183,12 +180,10 @@ fn bootstrap(
             .arg(if is_root { "--format=directory" } else { "--format=tar" })
             .arg(format!("--architectures={architecture}"))
             .arg(format!("--include={}", packages.join(",")))
-            .arg({
-                let mut option = std::ffi::OsString::from("--aptopt=");
-                option.push(&access_file);
-                option
-            })
             .args(["--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\""]);
+    for setting in apt::mirror_access()?.lines() {
+        program = program.arg(format!("--aptopt={setting}"));
+    }
     for path in LEFT_OUT {
         program = program.arg(format!("--dpkgopt=path-exclude={path}"));
     }

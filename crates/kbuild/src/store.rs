@@ -7,6 +7,7 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -23,6 +24,9 @@ pub enum StoreError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The run was interrupted while it waited for another one.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl StoreError {
@@ -42,9 +46,25 @@ pub struct Lock {
 impl Lock {
     /// Waits until nobody else holds the lock.
     pub fn exclusive(path: &Path) -> Result<Lock, StoreError> {
-        let file = Self::open(path)?;
-        file.lock().map_err(StoreError::io("lock", path))?;
-        Ok(Lock { _file: file })
+        Self::exclusive_telling(path, || {})
+    }
+
+    /// Waits until nobody else holds the lock, and says so first if somebody does.
+    pub fn exclusive_telling(path: &Path, waiting: impl FnOnce()) -> Result<Lock, StoreError> {
+        if let Some(lock) = Self::try_exclusive(path)? {
+            return Ok(lock);
+        }
+        waiting();
+        loop {
+            // Asked for again and again, so that an interrupt is noticed.
+            if crate::root::interrupted() {
+                return Err(StoreError::Interrupted);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            if let Some(lock) = Self::try_exclusive(path)? {
+                return Ok(lock);
+            }
+        }
     }
 
     /// The lock, unless somebody else holds it.
@@ -106,22 +126,54 @@ impl Item {
         if self.is_complete() {
             return Ok(&self.path);
         }
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
+        self.ensure_locked(&lock, fill)
+    }
+
+    /// Like [`Item::ensure`] for a caller that holds the item's lock.
+    pub fn ensure_locked<E: From<StoreError>>(
+        &self,
+        _lock: &Lock,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<&Path, E> {
         if self.is_complete() {
             return Ok(&self.path);
         }
-        let temporary = self.beside(".tmp");
         remove(&self.beside(".stamp"))?;
-        remove(&temporary)?;
-        remove(&self.path)?;
+        let temporary = self.temporary()?;
         let filled = fill(&temporary);
         if filled.is_err() {
-            remove(&temporary)?;
+            // The cause is what the user must see; what cannot be removed now is removed by the next run.
+            let _ = remove(&temporary);
         }
         filled?;
+        remove(&self.path)?;
         std::fs::rename(&temporary, &self.path).map_err(StoreError::io("create", &self.path))?;
         self.stamp()?;
         Ok(&self.path)
+    }
+
+    /// A path beside the item that nobody else uses: programs that outlive a killed run may still be writing where
+    /// that run told them to. What killed runs left is removed. The item's lock must be held.
+    fn temporary(&self) -> Result<PathBuf, StoreError> {
+        let prefix = self.beside(".tmp");
+        let parent = self.path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
+        let mut number = std::process::id();
+        for entry in std::fs::read_dir(parent).map_err(StoreError::io("list", parent))? {
+            let left = entry.map_err(StoreError::io("list", parent))?.path();
+            let Some(suffix) =
+                left.as_os_str().as_encoded_bytes().strip_prefix(prefix.as_os_str().as_encoded_bytes())
+            else {
+                continue;
+            };
+            if suffix.iter().all(u8::is_ascii_digit) && remove(&left).is_err() {
+                // Somebody still writes there; the same process number must not be used again.
+                let used = std::str::from_utf8(suffix).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+                number = number.max(used).saturating_add(1);
+            }
+        }
+        Ok(self.beside(&format!(".tmp{number}")))
     }
 
     /// Like [`Item::ensure`] for what cannot be moved once made: `fill` works at the final path, and the stamp
@@ -151,9 +203,14 @@ impl Item {
         remove(&self.path)
     }
 
+    /// Where its lock is.
+    pub fn lock_path(&self) -> PathBuf {
+        self.beside(".lock")
+    }
+
     /// The item's lock, for work on it that must not run twice at once.
     pub fn lock(&self) -> Result<Lock, StoreError> {
-        Lock::exclusive(&self.beside(".lock"))
+        Lock::exclusive(&self.lock_path())
     }
 
     fn stamp(&self) -> Result<(), StoreError> {
@@ -222,12 +279,16 @@ mod tests {
             write(path, b"half")?;
             Err(StoreError::io("unpack", path)(io::Error::other("killed")))
         });
-        assert!(failed.is_err() && !item.path().exists() && !dir.path().join("a.tmp").exists());
+        assert!(failed.is_err() && !item.path().exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the lock remains");
         // As a killed run leaves it: data without a stamp, and a temporary directory.
         std::fs::create_dir(dir.path().join("a")).unwrap();
-        std::fs::create_dir(dir.path().join("a.tmp")).unwrap();
+        std::fs::create_dir(dir.path().join("a.tmp7")).unwrap();
+        // Of another item, whose name only starts alike.
+        std::fs::create_dir(dir.path().join("a.tmp7.tmp8")).unwrap();
         assert!(!item.is_complete());
         item.ensure::<StoreError>(|path| write(path, b"whole")).unwrap();
         assert_eq!(std::fs::read(item.path()).unwrap(), b"whole");
+        assert!(!dir.path().join("a.tmp7").exists() && dir.path().join("a.tmp7.tmp8").exists());
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod config;
+pub mod include_graph;
 pub mod object_tree;
 mod paths;
 pub mod root;

@@ -141,22 +141,25 @@ fn references_are_shared_by_meaning_not_by_name() {
 
 #[test]
 fn names_that_modpost_knows_otherwise_get_an_alias() {
-    let source = "extern int xfs_exported(void), restricted(void), __this_module;\n\
-                  static __attribute__((used)) int patched(int n) { return xfs_exported() + restricted() + __this_module; }";
+    let source = "extern int xfs_exported(void), restricted(void), __this_module, local asm(\"local.0\");\n\
+                  static __attribute__((used)) int patched(int n)\n\
+                  { return xfs_exported() + restricted() + __this_module + local; }";
     let mut unit = manifest("a.o", "xfs");
     unit.functions = vec![function("patched", 1)];
     unit.references = vec![
         reference("xfs_exported", "xfs", 0),
         reference("restricted", "vmlinux", 0),
         reference("__this_module", "xfs", 0),
+        reference("local.0", "vmlinux", 0),
     ];
     let (_, manifest) = try_link(&[(source, unit)]).unwrap();
     for reference in &manifest.references {
         assert_ne!(reference.symbol, reference.name);
         assert!(reference.symbol.len() <= 55);
+        assert!(reference.symbol.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
     }
     let text = klp_module::hook::symvers(&manifest);
-    assert_eq!(text.lines().count(), 3);
+    assert_eq!(text.lines().count(), 4);
     assert!(
         text.starts_with("0x00000000\tkpatch_hook_ref_xfs_exported\tvmlinux\tEXPORT_SYMBOL_GPL\t\n"),
         "{text}"

@@ -356,6 +356,9 @@ impl<'a, 'd> Linker<'a, 'd> {
                 Some("the patch gives the name another meaning")
             } else if name.len() > MAX_VERSIONED_NAME {
                 Some("the name is too long for modpost")
+            } else if name.contains('.') {
+                // modpost cuts a number behind the first dot off (`remove_dot`, against LTO's suffixes).
+                Some("modpost would take a suffix off the name")
             } else {
                 None
             };
@@ -728,8 +731,12 @@ fn unused_name<'d>(name: &BStr, taken: impl Fn(&BString) -> bool) -> Cow<'d, BSt
 
 /// A name for a reference whose own name cannot be used.
 fn alias(name: &str, taken: impl Fn(&str) -> bool) -> String {
-    let plain: String =
-        name.chars().filter(char::is_ascii).take(MAX_VERSIONED_NAME - "kpatch_hook_ref__000".len()).collect();
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .map(|c| if c == '.' { '_' } else { c })
+        .take(MAX_VERSIONED_NAME - "kpatch_hook_ref__000".len())
+        .collect();
     let mut candidate = format!("{}ref_{plain}", crate::hook::PREFIX);
     let mut number = 1u32;
     while taken(&candidate) {

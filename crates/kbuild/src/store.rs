@@ -198,7 +198,12 @@ impl Item {
 
     /// Removes it, so that it is made anew.
     pub fn discard(&self) -> Result<(), StoreError> {
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
+        self.discard_locked(&lock)
+    }
+
+    /// Like [`Item::discard`] for a caller that holds the item's lock.
+    pub fn discard_locked(&self, _lock: &Lock) -> Result<(), StoreError> {
         remove(&self.beside(".stamp"))?;
         remove(&self.path)
     }

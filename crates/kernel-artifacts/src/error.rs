@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use kbuild::store::StoreError;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -192,6 +194,17 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Io { action, path, source } => {
+                Error::DamagedCache { path, reason: format!("cannot {action} it: {source}") }
+            }
+            StoreError::Interrupted => Error::Interrupted,
+        }
+    }
 }
 
 impl Error {

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
+use kbuild::store;
 
 use super::index::{Index, Package};
 use super::sources::Suite;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::run::{Program, tail};
-use crate::store::{Store, create_dir_all, remove, write_atomically};
+use crate::store::{Store, create_dir_all};
 
 /// For so long a fetched index counts as current.
 const INDEX_LIFETIME: Duration = Duration::from_hours(1);
@@ -56,7 +57,7 @@ impl<'a> Apt<'a> {
                 Ok(()) => {
                     let index = self.read_lists()?;
                     let text = serde_json::to_vec(&index).map_err(std::io::Error::from)?;
-                    write_atomically(&reduced, &text)?;
+                    store::write(&reduced, &text)?;
                     return Ok(index);
                 }
                 Err(error @ Error::NoIndex { .. }) if reduced.exists() => {
@@ -135,7 +136,7 @@ impl<'a> Apt<'a> {
             self.update(events)?;
         }
         let new = into.join(format!(".new-{}", self.suite.name.replace('/', "_")));
-        remove(&new)?;
+        store::remove(&new)?;
         create_dir_all(&new)?;
         for package in packages {
             events(Event::Fetching { file: package.file_name().to_owned(), size: package.size });
@@ -179,7 +180,7 @@ impl<'a> Apt<'a> {
             }
             fs::rename(file, into.join(package.file_name()))?;
         }
-        remove(&new)
+        Ok(store::remove(&new)?)
     }
 
     /// Whether the lists on disk are those that name the packages (the lock file may be older than the lists).
@@ -201,9 +202,9 @@ impl<'a> Apt<'a> {
         if let Some(keyring) = &self.suite.signed_by {
             let _ = writeln!(source, "Signed-By: {keyring}");
         }
-        write_atomically(&self.dir.join("etc/sources/suite.sources"), source.as_bytes())?;
+        store::write(&self.dir.join("etc/sources/suite.sources"), source.as_bytes())?;
         let path = self.dir.join("apt.conf");
-        write_atomically(&path, self.configuration()?.as_bytes())?;
+        store::write(&path, self.configuration()?.as_bytes())?;
         Ok(path)
     }
 

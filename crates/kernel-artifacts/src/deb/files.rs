@@ -13,7 +13,7 @@ use super::unpack::{self, Take};
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::settings::Settings;
-use crate::store::{Store, fresh_directory, is_ready, remove};
+use crate::store::{Store, create_dir_all, is_ready};
 
 /// Raised when the way of unpacking changes, so that older entries are made again.
 const UNPACKING: u32 = 1;
@@ -204,7 +204,7 @@ impl DebKernel {
         let absent = || -> Result<Vec<String>> {
             let mut absent = Vec::new();
             for name in &names {
-                if !is_ready(&dir.join(name), &stamp)? || !dir.join(name).join(file_name(name)).exists() {
+                if !is_ready(&dir.join(name), &stamp) || !dir.join(name).join(file_name(name)).exists() {
                     absent.push(name.clone());
                 }
             }
@@ -214,7 +214,7 @@ impl DebKernel {
             let _lock = self.store.lock(&dir, events)?;
             // Another run may have unpacked them while this one waited.
             let absent = absent()?;
-            let pass = fresh_directory(&dir)?;
+            let pass = pass_directory(&dir)?;
             if !absent.is_empty() {
                 let what = format!("debug symbols of {}", absent.join(", "));
                 self.reading(&[package], &what, events, |debs| {
@@ -262,7 +262,7 @@ impl DebKernel {
             let _ = writeln!(stamp, "{}", entry.path.display());
         }
         let gone = || entry.needed.iter().find(|file| !file.exists());
-        if is_ready(entry.path, &stamp)? {
+        if is_ready(entry.path, &stamp) {
             let Some(file) = gone() else { return Ok(()) };
             let message = format!("{} is missing; {} is unpacked again", file.display(), entry.what);
             events(Event::Warning { message });
@@ -300,7 +300,7 @@ impl DebKernel {
         }
         events(Event::Warning { message: format!("{error}; the package is fetched again") });
         for deb in damaged {
-            remove(&deb)?;
+            kbuild::store::remove(&deb)?;
         }
         read(&debs()?)
     }
@@ -315,6 +315,19 @@ struct Entry<'a> {
     needed: &'a [&'a Path],
     /// Whether its files name its own path, so that a moved cache must not be trusted.
     knows_its_path: bool,
+}
+
+/// A directory for one pass over the debug package; what killed runs left is removed. The lock of `dir` must be held.
+fn pass_directory(dir: &Path) -> Result<tempfile::TempDir> {
+    const PREFIX: &str = ".pass-";
+    create_dir_all(dir)?;
+    for left in fs::read_dir(dir)? {
+        let left = left?;
+        if left.file_name().to_string_lossy().starts_with(PREFIX) {
+            kbuild::store::remove(&left.path())?;
+        }
+    }
+    Ok(tempfile::Builder::new().prefix(PREFIX).tempdir_in(dir)?)
 }
 
 /// What an entry was made from.

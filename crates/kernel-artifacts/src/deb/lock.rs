@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::select::Selection;
 use crate::error::{Error, Result};
-use crate::store::write_atomically;
 
 /// Raised when the content changes its meaning; an older file is resolved again.
 const FORMAT: u32 = 1;
@@ -56,5 +55,5 @@ pub(super) fn write(kernel_dir: &Path, selection: &Selection) -> Result<()> {
     let file = LockFile { format: FORMAT, selection: selection.clone() };
     let mut text = serde_json::to_vec_pretty(&file).map_err(std::io::Error::from)?;
     text.push(b'\n');
-    write_atomically(&path(kernel_dir), &text)
+    Ok(kbuild::store::write(&path(kernel_dir), &text)?)
 }

@@ -29,7 +29,8 @@ impl Author {
         for (id, section) in unit.object.sections_with_ids() {
             let name: &BStr = section.name.as_ref();
             let mut bad = || errors.push(DiffError::AuthorSection { section: name.to_string() });
-            if let Some(kind) = CallbackKind::ALL.into_iter().find(|k| name.as_bytes() == k.section().as_bytes())
+            if let Some(kind) =
+                CallbackKind::ALL.into_iter().find(|k| name.as_bytes() == k.section().as_bytes())
             {
                 match section.relocations.first().and_then(|r| function(unit, r)) {
                     Some(function) => author.callbacks.push((kind, function)),

@@ -60,8 +60,8 @@ impl<'a, 'd> Comparer<'a, 'd> {
             return Some(Difference { what: "bytes before the entry".into(), original: 0, patched: 0 });
         }
         let found = self.bytes_difference(
-            Slice { unit: self.original, id: o, start: a.start, end: end_a },
-            Slice { unit: self.patched, id: p, start: b.start, end: end_b },
+            &Slice { unit: self.original, id: o, start: a.start, end: end_a },
+            &Slice { unit: self.patched, id: p, start: b.start, end: end_b },
         );
         if found.is_none() && end_a - a.start != end_b - b.start {
             let at = (end_a - a.start).min(end_b - b.start);
@@ -74,23 +74,21 @@ impl<'a, 'd> Comparer<'a, 'd> {
         found
     }
 
-    fn bytes_difference(&self, a: Slice<'_, 'd>, b: Slice<'_, 'd>) -> Option<Difference> {
+    fn bytes_difference(&self, a: &Slice<'_, 'd>, b: &Slice<'_, 'd>) -> Option<Difference> {
         let (one, other) = (a.bytes(), b.bytes());
         let (refs_a, refs_b) = (a.references(), b.references());
         let length = one.len().min(other.len());
         let mut from = 0;
-        let synthetic: Vec<u64> =
-            refs_a.iter().filter(|r| r.synthetic).map(|r| r.offset - a.start).collect();
+        let synthetic: Vec<u64> = refs_a.iter().filter(|r| r.synthetic).map(|r| r.offset - a.start).collect();
         let mut byte = None;
         while let Some(at) = first_mismatch(&one[from..length], &other[from..length]) {
             let at = from + at;
             // The bytes of a branch that the assembler had resolved say how far, not where to.
-            match synthetic.iter().find(|&&s| s <= at as u64 && (at as u64) < s + 4) {
-                Some(&s) => from = (s as usize + 4).min(length),
-                None => {
-                    byte = Some(at as u64);
-                    break;
-                }
+            if let Some(&s) = synthetic.iter().find(|&&s| s <= at as u64 && (at as u64) < s + 4) {
+                from = (s as usize + 4).min(length);
+            } else {
+                byte = Some(at as u64);
+                break;
             }
         }
         let mut reference = None;
@@ -122,8 +120,8 @@ impl<'a, 'd> Comparer<'a, 'd> {
         let origin = |s: &Slice<'_, 'd>| s.unit.element(s.id).origin as i64;
         Some(Difference {
             what,
-            original: (a.start + at) as i64 - origin(&a),
-            patched: (b.start + at) as i64 - origin(&b),
+            original: (a.start + at) as i64 - origin(a),
+            patched: (b.start + at) as i64 - origin(b),
         })
     }
 
@@ -175,7 +173,8 @@ impl<'a, 'd> Comparer<'a, 'd> {
                     && x.size() == y.size()
                     && base(self.original, a) == base(self.patched, b)
                     && (section_x.name == section_y.name || own_section(section_x.name.as_ref()))
-                    && (sites_hold_lines(section_x.name.as_ref()) || is_printk_entry(self.original, a)
+                    && (sites_hold_lines(section_x.name.as_ref())
+                        || is_printk_entry(self.original, a)
                         || self.same_contents(a, b))
             }
             (Kind::Special(Special::Constant), Kind::Special(Special::Constant)) => {
@@ -192,7 +191,9 @@ impl<'a, 'd> Comparer<'a, 'd> {
                 }
                 self.same_region(a, da, b, db)
             }
-            (Kind::Detached, Kind::Detached) => section_x.name == section_y.name && self.same_region(a, da, b, db),
+            (Kind::Detached, Kind::Detached) => {
+                section_x.name == section_y.name && self.same_region(a, da, b, db)
+            }
             (Kind::Entry(one), Kind::Entry(other)) => one == other,
             _ => false,
         }
@@ -200,7 +201,8 @@ impl<'a, 'd> Comparer<'a, 'd> {
 
     fn same_contents(&self, a: ElementId, b: ElementId) -> bool {
         let (x, y) = (self.original.element(a), self.patched.element(b));
-        x.size() == y.size() && self.same_region(a, x.start as i64 - x.origin as i64, b, y.start as i64 - y.origin as i64)
+        x.size() == y.size()
+            && self.same_region(a, x.start as i64 - x.origin as i64, b, y.start as i64 - y.origin as i64)
     }
 
     /// Compares elements without names from a place on, up to the next place that anything refers to.
@@ -225,8 +227,9 @@ impl<'a, 'd> Comparer<'a, 'd> {
         // Zero bytes at the end of one are padding in front of what follows.
         let shorter = (end_x - start_x).min(end_y - start_y) as usize;
         let padding = |bytes: &[u8]| bytes.len() <= shorter || bytes[shorter..].iter().all(|&c| c == 0);
-        let same_length = end_x - start_x == end_y - start_y || (padding(one.bytes()) && padding(other.bytes()));
-        same_length && self.bytes_difference(one, other).is_none()
+        let same_length =
+            end_x - start_x == end_y - start_y || (padding(one.bytes()) && padding(other.bytes()));
+        same_length && self.bytes_difference(&one, &other).is_none()
     }
 
     /// Whether entries of special sections about a function differ.
@@ -241,17 +244,22 @@ impl<'a, 'd> Comparer<'a, 'd> {
                 .iter()
                 .filter_map(|&entry| match unit.element(entry).kind {
                     Kind::Entry(
-                        kind @ (TableKind::Bugs | TableKind::Exceptions | TableKind::Jumps | TableKind::Alternatives),
+                        kind @ (TableKind::Bugs
+                        | TableKind::Exceptions
+                        | TableKind::Jumps
+                        | TableKind::Alternatives),
                     ) => Some((kind, entry)),
                     _ => None,
                 })
                 .collect();
-            list.sort_by_key(|&(kind, entry)| (kind as u8, self.site(unit, entry, id), entry));
+            list.sort_by_key(|&(kind, entry)| (kind as u8, Self::site(unit, entry, id), entry));
             list
         };
         let (one, other) = (relevant(self.original, o), relevant(self.patched, p));
         let found = |entry: Option<&(TableKind, ElementId)>, unit: &Unit<'d>| {
-            entry.map_or(0, |(_, e)| self.site(unit, *e, if std::ptr::eq(unit, self.original) { o } else { p }))
+            entry.map_or(0, |(_, e)| {
+                Self::site(unit, *e, if std::ptr::eq(unit, self.original) { o } else { p })
+            })
         };
         for index in 0..one.len().max(other.len()) {
             let same = match (one.get(index), other.get(index)) {
@@ -275,7 +283,7 @@ impl<'a, 'd> Comparer<'a, 'd> {
     }
 
     /// Where in a function an entry points to.
-    fn site(&self, unit: &Unit<'d>, entry: ElementId, function: ElementId) -> i64 {
+    fn site(unit: &Unit<'_>, entry: ElementId, function: ElementId) -> i64 {
         unit.references(entry)
             .iter()
             .find_map(|r| match r.target {
@@ -325,7 +333,7 @@ struct Slice<'a, 'd> {
     end: u64,
 }
 
-impl<'a, 'd> Slice<'a, 'd> {
+impl<'a> Slice<'a, '_> {
     fn bytes(&self) -> &'a [u8] {
         self.unit.section(self.id).bytes().get(self.start as usize..self.end as usize).unwrap_or(&[])
     }

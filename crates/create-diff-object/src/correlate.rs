@@ -38,6 +38,9 @@ impl Twins {
 /// Function or datum, and base name.
 type Group = (bool, BString);
 
+/// Elements that have something in common: of the original, of the patched version.
+type Members = (Vec<ElementId>, Vec<ElementId>);
+
 /// Pairs the elements of two versions.
 pub(crate) fn correlate(original: &Unit<'_>, patched: &Unit<'_>) -> Twins {
     let mut twins = Twins {
@@ -46,7 +49,7 @@ pub(crate) fn correlate(original: &Unit<'_>, patched: &Unit<'_>) -> Twins {
         ambiguous: BTreeMap::new(),
     };
     by_name(original, patched, &mut twins);
-    let mut groups: BTreeMap<Group, (Vec<ElementId>, Vec<ElementId>)> = BTreeMap::new();
+    let mut groups: BTreeMap<Group, Members> = BTreeMap::new();
     for (unit, twin, first) in [(original, &twins.of_original, true), (patched, &twins.of_patched, false)] {
         for id in unit.ids().filter(|id| twin[id.index()].is_none()) {
             if let Some(group) = group_of(unit, id) {
@@ -100,8 +103,9 @@ fn file<'a>(unit: &'a Unit<'_>, id: ElementId) -> Option<&'a BStr> {
 /// Pairs elements whose names the source gave and that occur once on each side.
 fn by_name(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins) {
     for with_file in [false, true] {
-        let mut names: BTreeMap<(bool, Vec<u8>, Vec<u8>), (Vec<ElementId>, Vec<ElementId>)> = BTreeMap::new();
-        for (unit, twin, first) in [(original, &twins.of_original, true), (patched, &twins.of_patched, false)] {
+        let mut names: BTreeMap<(bool, Vec<u8>, Vec<u8>), Members> = BTreeMap::new();
+        for (unit, twin, first) in [(original, &twins.of_original, true), (patched, &twins.of_patched, false)]
+        {
             for id in unit.ids().filter(|id| twin[id.index()].is_none()) {
                 let element = unit.element(id);
                 let Some(name) = unit.symbol_name(id) else { continue };
@@ -159,7 +163,7 @@ fn refine(
     if level == Level::Order && o.len() != p.len() {
         return false;
     }
-    let mut keys: BTreeMap<Vec<u8>, (Vec<ElementId>, Vec<ElementId>)> = BTreeMap::new();
+    let mut keys: BTreeMap<Vec<u8>, Members> = BTreeMap::new();
     for &id in o.iter() {
         let key = key(original, &twins.of_original, true, id, level);
         keys.entry(key).or_default().0.push(id);
@@ -244,13 +248,14 @@ fn key(unit: &Unit<'_>, twin: &[Option<ElementId>], first: bool, id: ElementId, 
     }
     if level == Level::Order {
         out.push(1);
-        for (by, index) in unit.referrers[id.index()].iter().take(1) {
+        let named = |by: ElementId| unit.element(by).main.is_some();
+        for (by, index) in unit.referrers[id.index()].iter().filter(|(by, _)| named(*by)).take(1) {
             let range = unit.element(*by).references.clone();
             let base = unit.symbol_name(id).map(names::base);
             let mut seen = BTreeSet::new();
             let mut place = 0;
             for reference in range.start..*index {
-                if let Target::Element(target, _) = unit.references[reference as usize].target
+                if let Target::Element(target, _) = unit.through(unit.references[reference as usize].target)
                     && target != id
                     && unit.symbol_name(target).map(names::base) == base
                     && seen.insert(target)
@@ -274,22 +279,19 @@ fn content_key(unit: &Unit<'_>, twin: &[Option<ElementId>], first: bool, id: Ele
     for reference in unit.references(id) {
         out.extend_from_slice(&(reference.offset - element.start).to_le_bytes());
         out.extend_from_slice(&reference.kind.to_le_bytes());
-        match reference.target {
+        match unit.through(reference.target) {
             Target::Element(target, delta) => {
                 // A pair goes by the original's number.
-                match twin[target.index()] {
-                    Some(other) => {
-                        out.push(b'=');
-                        let number = if first { target } else { other };
-                        out.extend_from_slice(&number.0.to_le_bytes());
+                if let Some(other) = twin[target.index()] {
+                    out.push(b'=');
+                    let number = if first { target } else { other };
+                    out.extend_from_slice(&number.0.to_le_bytes());
+                } else {
+                    out.push(b'~');
+                    if let Some(name) = unit.symbol_name(target) {
+                        out.extend_from_slice(&names::base(name));
                     }
-                    None => {
-                        out.push(b'~');
-                        if let Some(name) = unit.symbol_name(target) {
-                            out.extend_from_slice(&names::base(name));
-                        }
-                        out.push(0);
-                    }
+                    out.push(0);
                 }
                 out.extend_from_slice(&delta.to_le_bytes());
             }

@@ -136,7 +136,7 @@ pub(crate) fn emit<'d>(parts: &Parts<'_, 'd>) -> Result<Emitted<'d>, Vec<(Option
     })
 }
 
-impl<'d> Emitter<'_, 'd> {
+impl Emitter<'_, '_> {
     fn fail(&mut self, id: ElementId, error: DiffError) {
         self.errors.push((Some(id), error));
     }
@@ -174,10 +174,8 @@ impl<'d> Emitter<'_, 'd> {
                     let contents = if section.kind == section_type::NOBITS {
                         Contents::Zero(element.size())
                     } else {
-                        let own = section
-                            .bytes()
-                            .get(element.start as usize..end as usize)
-                            .unwrap_or_default();
+                        let own =
+                            section.bytes().get(element.start as usize..end as usize).unwrap_or_default();
                         if front == 0 {
                             Contents::Bytes(Cow::Owned(own.to_vec()))
                         } else {
@@ -379,21 +377,15 @@ impl<'d> Emitter<'_, 'd> {
                             }
                         };
                         self.check_special(by, &resolution);
-                        let new = self.undefined(name, resolution, old.binding);
+                        let new = self.undefined(name, &resolution, old.binding);
                         if name.starts_with(b"__SCT__") {
                             self.keys.insert(name.into());
                         }
                         Some((Some(new), reference.addend))
                     }
                     Place::Absolute => {
-                        let new = match self.symbols.get(&symbol) {
-                            Some(&new) => new,
-                            None => {
-                                let new = self.out.add_symbol(old.clone());
-                                self.symbols.insert(symbol, new);
-                                new
-                            }
-                        };
+                        let out = &mut self.out;
+                        let new = *self.symbols.entry(symbol).or_insert_with(|| out.add_symbol(old.clone()));
                         Some((Some(new), reference.addend))
                     }
                     _ => {
@@ -487,7 +479,7 @@ impl<'d> Emitter<'_, 'd> {
         self.check_special(by, &resolution);
         let old = original.object.symbol(symbol);
         let name: BString = old.name.as_ref().into();
-        let new = self.undefined(name.as_ref(), resolution, binding::GLOBAL);
+        let new = self.undefined(name.as_ref(), &resolution, binding::GLOBAL);
         if name.starts_with(b"__SCT__") {
             self.keys.insert(name);
         }
@@ -531,7 +523,7 @@ impl<'d> Emitter<'_, 'd> {
     }
 
     /// The undefined symbol for a name and its meaning.
-    fn undefined(&mut self, name: &BStr, resolution: Resolution, bind: u8) -> SymbolId {
+    fn undefined(&mut self, name: &BStr, resolution: &Resolution, bind: u8) -> SymbolId {
         let key = (name.into(), resolution.clone());
         if let Some(&known) = self.undefined.get(&key) {
             return known;
@@ -549,15 +541,17 @@ impl<'d> Emitter<'_, 'd> {
         }
         self.names.insert(own.clone());
         let weak = bind == binding::WEAK;
-        let bind = if weak && resolution == Resolution::Unknown { binding::WEAK } else { binding::GLOBAL };
+        let bind = if weak && *resolution == Resolution::Unknown { binding::WEAK } else { binding::GLOBAL };
         // A static call whose key lives in a module stays a call of its trampoline: objtool leaves calls to
         // weak symbols alone.
-        let bind = match &resolution {
-            Resolution::Klp { object, .. } if object != VMLINUX && name.starts_with(b"__SCT__") => binding::WEAK,
+        let bind = match resolution {
+            Resolution::Klp { object, .. } if object != VMLINUX && name.starts_with(b"__SCT__") => {
+                binding::WEAK
+            }
             _ => bind,
         };
         let symbol = self.out.add_symbol(Symbol::undefined(own.clone(), bind));
-        match &resolution {
+        match resolution {
             Resolution::Klp { object, name, sympos, function } => self.references.push(extract::Reference {
                 symbol: own.to_string(),
                 object: object.clone(),
@@ -578,34 +572,25 @@ impl<'d> Emitter<'_, 'd> {
     fn pool(&mut self, from: SectionId, bytes: Vec<u8>) -> (SymbolId, u64) {
         let unit = self.parts.patched;
         let section = unit.object.section(from);
-        if !self.pools.contains_key(&from) {
+        let out = &mut self.out;
+        let pool = self.pools.entry(from).or_insert_with(|| {
             let mut new = like(section, section.align, Contents::Bytes(Cow::Owned(Vec::new())));
             // Linked as it is: merging would have to know what section symbols with offsets mean.
             new.flags &= !(section_flags::MERGE | section_flags::STRINGS);
             new.entry_size = 0;
-            let new = self.out.add_section(new);
             let align = usize::try_from(section.align.max(1)).unwrap_or(1);
-            let pool = Pool { section: new, bytes: Vec::new(), align, known: BTreeMap::new() };
-            self.pools.insert(from, pool);
-        }
-        let (section, place) = match self.pools.get_mut(&from) {
-            Some(pool) => {
-                let place = match pool.known.get(&bytes) {
-                    Some(&place) => place,
-                    None => {
-                        while pool.bytes.len() % pool.align != 0 {
-                            pool.bytes.push(0);
-                        }
-                        let place = pool.bytes.len() as u64;
-                        pool.bytes.extend_from_slice(&bytes);
-                        pool.known.insert(bytes, place);
-                        place
-                    }
-                };
-                (pool.section, place)
-            }
-            None => unreachable!("the pool was made above"),
+            Pool { section: out.add_section(new), bytes: Vec::new(), align, known: BTreeMap::new() }
+        });
+        let place = if let Some(&place) = pool.known.get(&bytes) {
+            place
+        } else {
+            pool.bytes.resize(pool.bytes.len().next_multiple_of(pool.align), 0);
+            let place = pool.bytes.len() as u64;
+            pool.bytes.extend_from_slice(&bytes);
+            pool.known.insert(bytes, place);
+            place
         };
+        let section = pool.section;
         (self.section_symbol(section), place)
     }
 
@@ -630,7 +615,7 @@ impl<'d> Emitter<'_, 'd> {
                 Some(symbol) => symbol,
                 None => match self.parts.lookup.external(key.as_ref()) {
                     Ok(Resolution::Klp { object, .. }) if object != VMLINUX => continue,
-                    Ok(resolution) => self.undefined(key.as_ref(), resolution, binding::GLOBAL),
+                    Ok(resolution) => self.undefined(key.as_ref(), &resolution, binding::GLOBAL),
                     Err(error) => {
                         self.errors.push((None, error));
                         continue;

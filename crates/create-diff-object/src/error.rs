@@ -271,7 +271,9 @@ impl DiffError {
     /// What the user can do about it.
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Read { .. } | Self::Header { .. } => "compile both versions with the same compiler and flags",
+            Self::Read { .. } | Self::Header { .. } => {
+                "compile both versions with the same compiler and flags"
+            }
             Self::Write(_) | Self::Manifest(_) => "report this: the tool made something it cannot write",
             Self::EntrySizeUnknown { .. } | Self::EntrySizeWrong { .. } => {
                 "give the size of this kernel's structure (NAME_STRUCT_SIZE, or DWARF of vmlinux)"

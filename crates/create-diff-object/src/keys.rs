@@ -25,9 +25,9 @@ pub(crate) fn check(
     let mut dropped = BTreeSet::new();
     let mut errors = Vec::new();
     for &entry in &selection.order {
-        let kind = match patched.element(entry).kind {
-            Kind::Entry(kind @ (TableKind::Jumps | TableKind::StaticCalls)) => kind,
-            _ => continue,
+        let Kind::Entry(kind @ (TableKind::Jumps | TableKind::StaticCalls)) = patched.element(entry).kind
+        else {
+            continue;
         };
         let Some((key, object)) = module_key(patched, lookup, selection, entry) else { continue };
         let owner = entry_owner(patched, entry);

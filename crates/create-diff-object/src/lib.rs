@@ -76,7 +76,6 @@ pub struct Input<'a> {
 
 /// What a comparison comes to.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one value per comparison")]
 pub enum Outcome {
     /// Nothing that a kernel would notice changed.
     Unchanged(Report),
@@ -119,21 +118,19 @@ impl Failure {
 }
 
 /// Compares two versions of an object.
+#[expect(clippy::result_large_err, reason = "one value per comparison")]
 pub fn diff(input: &Input<'_>) -> Result<Outcome, Failure> {
-    let report =
-        Report { unit: input.unit.to_owned(), object: input.object.to_owned(), ..Report::default() };
-    let (original, patched) = match (
-        Unit::load(input.original, input.sizes),
-        Unit::load(input.patched, input.sizes),
-    ) {
-        (Ok(original), Ok(patched)) => (original, patched),
-        (original, patched) => {
-            let errors = load_errors("original", original.err())
-                .chain(load_errors("patched", patched.err()))
-                .collect::<Vec<_>>();
-            return Err(Failure { errors: once_each(errors), report });
-        }
-    };
+    let report = Report { unit: input.unit.to_owned(), object: input.object.to_owned(), ..Report::default() };
+    let (original, patched) =
+        match (Unit::load(input.original, input.sizes), Unit::load(input.patched, input.sizes)) {
+            (Ok(original), Ok(patched)) => (original, patched),
+            (original, patched) => {
+                let errors = load_errors("original", original.err())
+                    .chain(load_errors("patched", patched.err()))
+                    .collect::<Vec<_>>();
+                return Err(Failure { errors: once_each(errors), report });
+            }
+        };
     let mut errors = Vec::new();
     let (a, b) = (&original.object, &patched.object);
     for (same, what) in [
@@ -151,6 +148,7 @@ pub fn diff(input: &Input<'_>) -> Result<Outcome, Failure> {
     compare(input, &original, &patched, report)
 }
 
+#[expect(clippy::result_large_err, reason = "one value per comparison")]
 fn compare(
     input: &Input<'_>,
     original: &Unit<'_>,
@@ -265,12 +263,7 @@ fn apply_author(patched: &Unit<'_>, author: &Author, statuses: &mut select::Stat
 }
 
 /// A weak function that another unit overrides is not in the kernel: a change of it changes nothing.
-fn overridden(
-    patched: &Unit<'_>,
-    lookup: &Lookup<'_>,
-    statuses: &mut select::Statuses,
-    report: &mut Report,
-) {
+fn overridden(patched: &Unit<'_>, lookup: &Lookup<'_>, statuses: &mut select::Statuses, report: &mut Report) {
     for id in patched.ids() {
         if statuses.of[id.index()] != Change::Changed || patched.element(id).kind != Kind::Function {
             continue;

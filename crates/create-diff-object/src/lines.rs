@@ -59,10 +59,10 @@ impl LineNumbers<'_> {
         if length != patched.extent(p) - b.start || refs_a.len() != refs_b.len() {
             return false;
         }
-        let same_references = refs_a.iter().zip(refs_b).all(|(x, y)| {
-            x.offset - a.start == y.offset - b.start
-                && x.kind == y.kind
-                && comparer.reference_difference(x, y).is_none()
+        let same_references = refs_a.iter().zip(refs_b).all(|(before, after)| {
+            before.offset - a.start == after.offset - b.start
+                && before.kind == after.kind
+                && comparer.reference_difference(before, after).is_none()
         });
         if !same_references || comparer.entries_differ(o, p) {
             return false;
@@ -74,12 +74,13 @@ impl LineNumbers<'_> {
         };
         let instructions = arch.instructions(one);
         for (position, instruction) in instructions.iter().enumerate() {
-            let range = instruction.offset as usize..instruction.offset as usize + instruction.length as usize;
-            let (Some(x), Some(y)) = (one.get(range.clone()), other.get(range)) else { return false };
-            if x == y {
+            let range =
+                instruction.offset as usize..instruction.offset as usize + instruction.length as usize;
+            let (Some(old), Some(new)) = (one.get(range.clone()), other.get(range)) else { return false };
+            if old == new {
                 continue;
             }
-            let Some((before, after)) = constants(arch, x, y) else { return false };
+            let Some((before, after)) = constants(arch, old, new) else { return false };
             let dwarf = self.by_line_table(
                 (original, o, instruction.offset, before),
                 (patched, p, instruction.offset, after),
@@ -110,8 +111,7 @@ impl LineNumbers<'_> {
             let element = unit.element(id);
             map.at(element.section, element.start + at).map(|s| s.line)
         };
-        let (was, is) =
-            (line(self.original, original, o, at)?, line(self.patched, patched, p, other_at)?);
+        let (was, is) = (line(self.original, original, o, at)?, line(self.patched, patched, p, other_at)?);
         Some(
             before.wrapping_sub(was) == after.wrapping_sub(is)
                 && (before.abs_diff(was) <= SPREAD)

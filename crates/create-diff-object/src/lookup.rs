@@ -17,12 +17,7 @@ pub(crate) enum Resolution {
     /// By the module loader: exported by vmlinux.
     Exported,
     /// By the livepatch core.
-    Klp {
-        object: String,
-        name: BString,
-        sympos: u32,
-        function: bool,
-    },
+    Klp { object: String, name: BString, sympos: u32, function: bool },
     /// By nobody that this unit knows; another unit of the patch may define it.
     Unknown,
 }
@@ -73,7 +68,10 @@ impl<'a> Lookup<'a> {
         let shipped = self.shipped_of(unit, id)?;
         let symbol = self.shipped.symbol(shipped);
         let Some(sympos) = self.shipped.sympos(shipped) else {
-            return Err(DiffError::NotListed { name: symbol.name.to_string(), object: self.object.to_owned() });
+            return Err(DiffError::NotListed {
+                name: symbol.name.to_string(),
+                object: self.object.to_owned(),
+            });
         };
         Ok((symbol.name.to_string(), sympos, symbol.size))
     }
@@ -93,11 +91,12 @@ impl<'a> Lookup<'a> {
     pub(crate) fn local(&self, unit: &Unit<'_>, id: SymbolId) -> Result<ShippedId, DiffError> {
         let symbol = unit.object.symbol(id);
         let name: &BStr = symbol.name.as_ref();
-        let not_shipped =
-            || DiffError::NotShipped { name: name.to_string(), object: self.object.to_owned() };
+        let not_shipped = || DiffError::NotShipped { name: name.to_string(), object: self.object.to_owned() };
         let matching = |id: &ShippedId| {
             let shipped = self.shipped.symbol(*id);
-            shipped.defined && shipped.binding == ShippedBinding::Local && kind_fits(symbol.kind, shipped.kind)
+            shipped.defined
+                && shipped.binding == ShippedBinding::Local
+                && kind_fits(symbol.kind, shipped.kind)
         };
         let file = unit.file_of[id.index()];
         let source = file.map(|f| unit.object.symbol(f).name.to_string()).unwrap_or_default();

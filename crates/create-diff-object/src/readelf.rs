@@ -67,11 +67,7 @@ pub(crate) fn parse(text: &[u8], module: bool) -> Result<SymbolTable<'static>, R
             b"UND" => continue,
             b"ABS" | b"COM" => None,
             number => Some(
-                number
-                    .to_str()
-                    .ok()
-                    .and_then(|s| s.parse().ok())
-                    .ok_or(error("the section is no number"))?,
+                number.to_str().ok().and_then(|s| s.parse().ok()).ok_or(error("the section is no number"))?,
             ),
         };
         symbols.push(shipped(name, value, size, kind, binding, section));

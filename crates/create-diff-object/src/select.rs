@@ -11,7 +11,7 @@ use crate::correlate::Twins;
 use crate::emit::is_empty_replacement;
 use crate::lines::LineNumbers;
 use crate::names::{self, Special};
-use crate::tables::{self, Class, TableKind};
+use crate::tables::{self, Class};
 use crate::unit::{ElementId, Kind, Target, Unit};
 use crate::verify::has_entry;
 
@@ -136,12 +136,7 @@ fn callers(unit: &Unit<'_>, id: ElementId) -> Option<BTreeSet<ElementId>> {
     Some(out)
 }
 
-fn compare_all(
-    original: &Unit<'_>,
-    patched: &Unit<'_>,
-    twins: &Twins,
-    lines: &LineNumbers<'_>,
-) -> Statuses {
+fn compare_all(original: &Unit<'_>, patched: &Unit<'_>, twins: &Twins, lines: &LineNumbers<'_>) -> Statuses {
     let comparer = Comparer::new(original, patched, twins);
     let mut statuses = Statuses {
         of: vec![Change::New; patched.elements.len()],
@@ -168,11 +163,7 @@ fn compare_all(
             }
         } else if moved {
             change = Change::Changed;
-            let what = format!(
-                "section {} became {}",
-                original.section(twin).name,
-                patched.section(id).name
-            );
+            let what = format!("section {} became {}", original.section(twin).name, patched.section(id).name);
             statuses.differences.insert(id, Difference { what, original: 0, patched: 0 });
         }
         statuses.of[id.index()] = change;
@@ -203,9 +194,9 @@ fn replace_tables(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins, st
             }
             statuses.of[table.index()] = Change::New;
             statuses.differences.remove(&table);
-            let pointers = patched.references(table).iter().any(|r| {
-                matches!(r.target, Target::Element(t, _) if patched.element(t).kind == Kind::Function)
-            });
+            let pointers = patched.references(table).iter().any(
+                |r| matches!(r.target, Target::Element(t, _) if patched.element(t).kind == Kind::Function),
+            );
             statuses.tables.push((table, pointers));
         }
         for user in users {
@@ -254,6 +245,8 @@ fn users_of_table(
                     users.insert(*by);
                 }
                 Kind::Datum => queue.push(*by),
+                // Those who use it are listed themselves.
+                Kind::Unnamed if patched.is_toc(*by) => {}
                 _ => return false,
             }
         }
@@ -388,8 +381,7 @@ pub(crate) fn select(patched: &Unit<'_>, statuses: &Statuses, seeds: &Seeds) -> 
                 continue;
             }
             let needed = match patched.element(target).kind {
-                Kind::Function => statuses.of[target.index()] == Change::New,
-                Kind::Datum => statuses.of[target.index()] == Change::New,
+                Kind::Function | Kind::Datum => statuses.of[target.index()] == Change::New,
                 Kind::Special(Special::Site | Special::Constant) | Kind::Unnamed | Kind::Detached => true,
                 Kind::Entry(_) => false,
             };
@@ -447,10 +439,11 @@ pub(crate) fn entry_owner(unit: &Unit<'_>, entry: ElementId) -> Option<ElementId
 pub(crate) fn function_of(unit: &Unit<'_>, id: ElementId) -> Option<ElementId> {
     match unit.element(id).kind {
         Kind::Function => Some(id),
-        Kind::Entry(TableKind::Alternatives) => entry_owner(unit, id),
         Kind::Entry(_) => entry_owner(unit, id),
         _ => unit.referrers[id.index()].iter().find_map(|(by, _)| {
-            (*by != id && unit.element(*by).kind != Kind::Detached).then(|| function_of_once(unit, *by)).flatten()
+            (*by != id && unit.element(*by).kind != Kind::Detached)
+                .then(|| function_of_once(unit, *by))
+                .flatten()
         }),
     }
 }

@@ -76,7 +76,9 @@ impl SourceMap {
         let strings = [load(".debug_line_str"), load(".debug_str")];
         let text = |value: gimli::AttributeValue<DebugReader<'a>>| -> Option<String> {
             let mut reader = match value {
-                gimli::AttributeValue::String(reader) => return Some(reader.to_string_lossy().ok()?.into_owned()),
+                gimli::AttributeValue::String(reader) => {
+                    return Some(reader.to_string_lossy().ok()?.into_owned());
+                }
                 gimli::AttributeValue::DebugLineStrRef(offset) => {
                     let mut reader = strings[0].clone();
                     reader.skip(offset.0).ok()?;
@@ -117,27 +119,25 @@ impl SourceMap {
                 if names.len() <= index {
                     names.resize(index + 1, None);
                 }
-                let file = match names[index] {
-                    Some(file) => file,
-                    None => {
-                        let entry = header.file(row.file_index());
-                        let base = entry.and_then(|e| text(e.path_name())).unwrap_or_default();
-                        let directory = entry.and_then(|e| e.directory(header)).and_then(&text);
-                        // Directory 0 is the build directory, relative to which names are best read.
-                        let full = match directory {
-                            Some(directory)
-                                if !base.starts_with('/')
-                                    && entry.is_some_and(|e| e.directory_index() != 0) =>
-                            {
-                                format!("{directory}/{base}")
-                            }
-                            _ => base,
-                        };
-                        let file = self.files.len() as u32;
-                        self.files.push(full);
-                        names[index] = Some(file);
-                        file
-                    }
+                let file = if let Some(file) = names[index] {
+                    file
+                } else {
+                    let entry = header.file(row.file_index());
+                    let base = entry.and_then(|e| text(e.path_name())).unwrap_or_default();
+                    let directory = entry.and_then(|e| e.directory(header)).and_then(&text);
+                    // Directory 0 is the build directory, relative to which names are best read.
+                    let full = match directory {
+                        Some(directory)
+                            if !base.starts_with('/') && entry.is_some_and(|e| e.directory_index() != 0) =>
+                        {
+                            format!("{directory}/{base}")
+                        }
+                        _ => base,
+                    };
+                    let file = self.files.len() as u32;
+                    self.files.push(full);
+                    names[index] = Some(file);
+                    file
                 };
                 let line = row.line().map_or(0, |l| l.get().min(u64::from(u32::MAX)));
                 self.rows.push((section as u32, place, file, line as u32));

@@ -77,9 +77,11 @@ pub(crate) fn tell(
         }
         let name = patched.name(id);
         let old = twins.of_patched[id.index()].map(|twin| original.name(twin));
-        let difference = statuses.differences.get(&id).zip(twins.of_patched[id.index()]).map(|(d, twin)| {
-            first_difference(original, patched, twin, id, d, (before, after))
-        });
+        let difference = statuses
+            .differences
+            .get(&id)
+            .zip(twins.of_patched[id.index()])
+            .map(|(d, twin)| first_difference(original, patched, twin, id, d, (before, after)));
         report.elements.push(ElementReport {
             section: patched.section(id).name.to_string(),
             kind,

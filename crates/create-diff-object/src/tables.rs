@@ -154,10 +154,8 @@ pub(crate) fn classify(section: &Section<'_>, machine: Machine) -> Class {
             b"__lwsync_fixup" | b"__barrier_nospec_fixup" => return plain(Bytes(8)),
             _ => {}
         },
-        Machine::S390x => {
-            if [&b".s390_return"[..], b".s390_indirect"].iter().any(|p| name.starts_with(p)) {
-                return plain(Bytes(4));
-            }
+        Machine::S390x if name.starts_with(b".s390_return") || name.starts_with(b".s390_indirect") => {
+            return plain(Bytes(4));
         }
         _ => {}
     }
@@ -179,7 +177,9 @@ pub(crate) fn classify(section: &Section<'_>, machine: Machine) -> Class {
     if section.is_text() {
         return Class::Text;
     }
-    if section.has(section_flags::MERGE) && section.kind != section_type::NOBITS && section.relocations.is_empty()
+    if section.has(section_flags::MERGE)
+        && section.kind != section_type::NOBITS
+        && section.relocations.is_empty()
     {
         let unit = section.entry_size.max(1);
         if section.is_strings() {

@@ -5,7 +5,7 @@
 //! (`.noinstr.text`, `.data..read_mostly`) are cut like those that the compiler made for one only.
 
 use bstr::{BStr, ByteSlice};
-use kpatch_elf::arch::{Flow, Instruction};
+use kpatch_elf::arch::{Flow, Instruction, Machine};
 use kpatch_elf::{Object, ReadError, Relocation, Section, SectionId, Symbol, SymbolId, symbol_kind};
 
 use crate::error::DiffError;
@@ -281,9 +281,7 @@ impl<'d> Unit<'d> {
             let hits: Vec<&Relocation> = section
                 .relocations
                 .iter()
-                .filter(|r| {
-                    r.symbol.and_then(|s| self.object.symbol(s).section()).is_some_and(detached)
-                })
+                .filter(|r| r.symbol.and_then(|s| self.object.symbol(s).section()).is_some_and(detached))
                 .collect();
             if hits.is_empty() {
                 continue;
@@ -382,7 +380,8 @@ impl<'d> Unit<'d> {
             return prefix;
         }
         // Padding that `-fpatchable-function-entry=N,N` put there is reported by an entry of its own.
-        let padded = self.object.sections.iter().filter(|s| s.name.as_bytes() == b"__patchable_function_entries");
+        let padded =
+            self.object.sections.iter().filter(|s| s.name.as_bytes() == b"__patchable_function_entries");
         padded
             .flat_map(|s| &s.relocations)
             .filter_map(|r| {
@@ -472,10 +471,12 @@ impl<'d> Unit<'d> {
             EntrySize::Layout if starts.is_empty() => return Ok(()),
             EntrySize::Layout => Some(size / starts.len() as u64),
         };
-        // The relocations have the last word: they show where entries begin.
-        let entry = match given.filter(|&entry| fits(size, entry, &starts)) {
+        // The relocations have the last word: they show where entries begin, and each bug has one address.
+        let bugs = (kind == TableKind::Bugs).then(|| self.code_relocations(section));
+        let right = |entry: u64| fits(size, entry, &starts) && bugs.is_none_or(|n| n * entry == size);
+        let entry = match given.filter(|&entry| right(entry)) {
             Some(entry) => entry,
-            None => match stride(section, size).filter(|&entry| fits(size, entry, &starts)) {
+            None => match stride(section, size).filter(|&entry| right(entry)) {
                 Some(entry) => {
                     if let Some(given) = given {
                         self.warnings.push(format!(
@@ -505,6 +506,15 @@ impl<'d> Unit<'d> {
             self.push(Kind::Entry(kind), id, index * entry..end, None);
         }
         Ok(())
+    }
+
+    /// How many relocations of a section lead to code.
+    fn code_relocations(&self, section: &Section<'_>) -> u64 {
+        let code = |r: &&Relocation| {
+            let target = r.symbol.and_then(|s| self.object.symbol(s).section());
+            target.is_some_and(|id| self.classes[id.index()] == Class::Text)
+        };
+        section.relocations.iter().filter(code).count() as u64
     }
 
     /// Gives every symbol of a section to the element it lies in.
@@ -609,7 +619,10 @@ impl<'d> Unit<'d> {
                 position += 1;
             }
             debug_assert_eq!(position, section.relocations.len());
-            if code && several && let Some(kind) = arch.branch32() {
+            if code
+                && several
+                && let Some(kind) = arch.branch32()
+            {
                 self.resolved_branches(id, &instructions, kind, &mut list);
             }
             let base = self.references.len();
@@ -627,7 +640,13 @@ impl<'d> Unit<'d> {
 
     /// Branches from one function to another of the same section need no relocation as long as both stay
     /// together.
-    fn resolved_branches(&self, id: SectionId, instructions: &[Instruction], kind: u32, list: &mut Vec<Reference>) {
+    fn resolved_branches(
+        &self,
+        id: SectionId,
+        instructions: &[Instruction],
+        kind: u32,
+        list: &mut Vec<Reference>,
+    ) {
         let mut added = Vec::new();
         for instruction in instructions {
             let Some(target) = instruction.target else { continue };
@@ -704,6 +723,24 @@ impl<'d> Unit<'d> {
         }
     }
 
+    /// What a reference means in the end: through the table of contents to what the entry holds.
+    pub(crate) fn through(&self, target: Target) -> Target {
+        if let Target::Element(id, 0) = target
+            && self.is_toc(id)
+            && let [only] = self.references(id)
+        {
+            return only.target;
+        }
+        target
+    }
+
+    /// An entry of the table of contents.
+    pub(crate) fn is_toc(&self, id: ElementId) -> bool {
+        self.object.machine == Machine::Ppc64le
+            && self.element(id).kind == Kind::Unnamed
+            && tables::is_toc(self.section(id).name.as_ref())
+    }
+
     /// Notes for each element who refers to it, and for each function its entries of special sections.
     fn attach(&mut self) {
         self.referrers = vec![Vec::new(); self.elements.len()];
@@ -712,8 +749,18 @@ impl<'d> Unit<'d> {
             let range = self.element(id).references.clone();
             let entry = matches!(self.element(id).kind, Kind::Entry(_));
             for index in range {
-                let Target::Element(target, _) = self.references[index as usize].target else { continue };
+                let direct = self.references[index as usize].target;
+                let Target::Element(target, _) = direct else {
+                    continue;
+                };
                 self.referrers[target.index()].push((id, index));
+                // Whoever loads an address from the table of contents refers to what is there.
+                let behind = self.through(direct);
+                if behind != direct
+                    && let Target::Element(behind, _) = behind
+                {
+                    self.referrers[behind.index()].push((id, index));
+                }
                 let function = matches!(self.element(target).kind, Kind::Function | Kind::Detached);
                 if entry && function && self.entries_of[target.index()].last() != Some(&id) {
                     self.entries_of[target.index()].push(id);

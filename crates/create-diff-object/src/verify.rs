@@ -51,8 +51,7 @@ pub(crate) fn verify(
             (Kind::Function | Kind::Datum, _) if registration => {
                 Some(DiffError::Registration { name: name(), section: section.to_string() })
             }
-            (Kind::Function, _) if init => Some(DiffError::Init { name: name(), section: section.to_string() }),
-            (Kind::Datum, Change::Changed) if init => {
+            (Kind::Function, _) | (Kind::Datum, Change::Changed) if init => {
                 Some(DiffError::Init { name: name(), section: section.to_string() })
             }
             (Kind::Datum, Change::Changed) => Some(DiffError::ChangedData {

@@ -66,10 +66,8 @@ impl Arch for LoongArch64 {
         // `addi.w rd, $zero, constant` and `ori`, alone or for the low bits behind `lu12i.w`.
         let load = word & 0xffc0_0000 == 0x0280_0000 && source == 0;
         let low = word & 0xffc0_0000 == 0x0380_0000 && (source == 0 || source == word & 31);
-        (load || low).then_some(Immediate {
-            value: u64::from(constant),
-            rest: u64::from(word & !(0xfff << 10)),
-        })
+        (load || low)
+            .then_some(Immediate { value: u64::from(constant), rest: u64::from(word & !(0xfff << 10)) })
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

@@ -1,9 +1,9 @@
 //! Resolves a release and shows where its parts are: `resolve CACHE RELEASE|SERIES:FLAVOUR [SUITE...]`;
-//! with `list` in place of a release shows which ones are offered.
+//! with `list` in place of a release shows which ones are offered, with `own` takes SOURCE CONFIG VMLINUX.
 
 use std::time::Instant;
 
-use kernel_artifacts::{Settings, newest, offered, resolve};
+use kernel_artifacts::{Settings, newest, offered, open, resolve};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -11,12 +11,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: resolve CACHE RELEASE|SERIES:FLAVOUR [SUITE...]".into());
     };
     let mut settings = Settings::new(cache);
-    settings.suites.extend(args);
+    let rest: Vec<String> = args.collect();
     let start = Instant::now();
     let show = |event| println!("{:8.2} {event:?}", start.elapsed().as_secs_f64());
     let found = |part: &str, path: &dyn std::fmt::Debug| {
         println!("{:8.2} {part}: {path:?}", start.elapsed().as_secs_f64());
     };
+    if let ("own", [source, config, vmlinux]) = (release.as_str(), rest.as_slice()) {
+        let kernel = open(source.as_ref(), config.as_ref(), vmlinux.as_ref(), &settings, &show)?;
+        found("kernel", &kernel);
+        found("modules", &kernel.modules(&show)?.len());
+        return Ok(());
+    }
+    settings.suites = rest;
     if release == "list" {
         for release in offered(&settings, &show)? {
             println!("{release}");

@@ -14,9 +14,9 @@ pub struct Settings {
     pub suites: Vec<String>,
     /// Whether the host's own suites are searched too.
     pub host_suites: bool,
-    /// Mirror of the Debian archive, where the host's package sources name none or another is wanted.
+    /// Mirror of the Debian archive for all suites but those of security updates; the host's where not given.
     pub mirror: Option<String>,
-    /// Mirror of the security archive.
+    /// Mirror of the security archive; the host's where not given.
     pub security_mirror: Option<String>,
     /// Debian architecture, for example `amd64`; the host's where not given.
     pub architecture: Option<String>,

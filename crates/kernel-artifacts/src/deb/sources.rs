@@ -69,7 +69,7 @@ impl HostSources {
                     if !suites.iter().any(|suite| suite.name == *name) {
                         suites.push(Suite {
                             name: name.clone(),
-                            uri: source.uri.clone(),
+                            uri: configured(settings, name).unwrap_or(&source.uri).clone(),
                             signed_by: source.signed_by.clone(),
                         });
                     }
@@ -90,7 +90,6 @@ impl HostSources {
             return Err(Error::BadSuite { suite: name.to_owned() });
         }
         let security = is_security(name);
-        let configured = if security { &settings.security_mirror } else { &settings.mirror };
         // Other vendors' archives may look like Debian's; the keyring tells which one surely is.
         let like = self
             .sources
@@ -102,7 +101,7 @@ impl HostSources {
             });
         let exact = self.sources.iter().find(|source| source.suites.iter().any(|suite| suite == name));
         let from = exact.filter(|source| self.is_debian(source)).or(like);
-        let uri = match (configured, from) {
+        let uri = match (configured(settings, name), from) {
             (Some(uri), _) => uri.clone(),
             (None, Some(source)) => source.uri.clone(),
             (None, None) => {
@@ -131,6 +130,12 @@ impl HostSources {
             && source.suites.iter().any(|suite| base(suite))
             && source.uri.contains("debian")
     }
+}
+
+/// The mirror that the settings name for suites of that kind.
+fn configured<'a>(settings: &'a Settings, suite: &str) -> Option<&'a String> {
+    let mirror = if is_security(suite) { &settings.security_mirror } else { &settings.mirror };
+    mirror.as_ref()
 }
 
 /// `trixie` for `trixie-backports`, `trixie-security`, `trixie-updates` and `trixie` itself.
@@ -257,6 +262,17 @@ mod tests {
         assert_eq!(uri("trixie-security"), "http://m/debian-security");
         assert_eq!(uri("trixie-backports"), "http://m/debian");
         assert_eq!(suites.len(), 5);
+    }
+
+    #[test]
+    fn a_mirror_of_the_settings_serves_every_suite_of_its_kind() {
+        let (_root, host) = host("", DEB822);
+        let mut settings = Settings::new("/c");
+        settings.mirror = Some("http://near/debian".into());
+        settings.suites = vec!["sid".into()];
+        let uris: Vec<_> = host.suites(&settings).unwrap().into_iter().map(|suite| suite.uri).collect();
+        let near = "http://near/debian";
+        assert_eq!(uris, [near, near, "http://m/debian-security", near]);
     }
 
     #[test]

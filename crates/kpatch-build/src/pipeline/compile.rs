@@ -94,8 +94,8 @@ pub fn command(context: &Context<'_>, job: Job<'_>) -> CompileCommand {
     }
     if job.variant == Variant::Patched {
         let search: Vec<PathBuf> = command.include_directories().map(Path::to_owned).collect();
-        let options = context.overlay.options(&unit.source, &search);
-        command = command.with_first(options).with_source(&context.overlay.source_of(&unit.source));
+        let options = context.overlay.options(&unit.spelled, &search);
+        command = command.with_first(options).with_source(&context.overlay.source_of(&unit.spelled));
     }
     command
 }

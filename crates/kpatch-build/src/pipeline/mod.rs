@@ -51,11 +51,13 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         events(Event::note(format!("work files stay in {}", work.space.path().display())));
     }
 
+    let shipped_modules =
+        resolved.kernel.modules(&resolve::forward(events)).map_err(|e| one(resolve::kernel_error(e)))?;
     // vmlinux takes as long to unpack as the object tree takes to make.
     let (tree, vmlinux) = std::thread::scope(|scope| {
         let vmlinux = scope.spawn(|| shipped::vmlinux(&resolved.kernel, events));
         let tree = phase(Phase::Plan, events, || {
-            let tree = resolve::object_tree(&resolved, events)?;
+            let tree = resolve::object_tree(&resolved, events)?.with_modules(shipped_modules.values());
             plan::prepare(&patched, &tree)?;
             Ok::<_, Error>(tree)
         });
@@ -66,7 +68,6 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         .unwrap_or_else(|_| Err(Error::new(Phase::Resolve, "internal", "unpacking vmlinux ended unexpectedly")))
         .map_err(one)?;
     let list = resolve::unit_list(&resolved, &vmlinux).map_err(one)?;
-    let shipped_modules = resolved.kernel.modules(&resolve::forward(events)).map_err(|e| one(resolve::kernel_error(e)))?;
     let is_shipped = |name: &str| shipped_modules.contains_key(name);
     let units = plan::run(options, &patched, &tree, &list, &is_shipped, events)?;
     let bytes = ShippedBytes::read(&resolved.kernel, &vmlinux, &units, events)?;
@@ -76,6 +77,10 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
 
     let overlay_root = work.directory("patched-source")?;
     let overlay = Overlay::create(&overlay_root, &resolved.source, &patched.files)
+        .and_then(|overlay| {
+            units.iter().try_for_each(|unit| overlay.allow_spelling(&unit.spelled))?;
+            Ok(overlay)
+        })
         .map_err(|error| one(Error::io(Phase::Compile, "write", &overlay_root)(error)))?;
     let headers = work.author_headers(&options.cache)?;
     let objects = work.directory("objects")?;
@@ -233,6 +238,7 @@ impl Maker<'_> {
                     compiler: &self.resolved.kernel.compiler.program,
                     early: self.units.iter().find(|u| u.objtool.is_some() && !self.resolved.config.objtool_is_late()),
                     cflags: options.environment.cflags_module.as_deref(),
+                    extra_symbols: options.environment.extra_symbols.as_deref(),
                 },
                 events,
             )

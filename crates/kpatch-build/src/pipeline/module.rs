@@ -35,6 +35,8 @@ pub struct Input<'a> {
     pub early: Option<&'a Unit>,
     /// `CFLAGS_MODULE` of the environment.
     pub cflags: Option<&'a std::ffi::OsStr>,
+    /// `KBUILD_EXTRA_SYMBOLS` of the environment.
+    pub extra_symbols: Option<&'a std::ffi::OsStr>,
 }
 
 /// Makes the module; its bytes as kbuild leaves them.
@@ -60,7 +62,7 @@ pub fn run(input: &Input<'_>, events: Events<'_>) -> Result<Vec<u8>, Error> {
         .arg(input.kernel)
         .arg(format!("M={}", input.directory.display()))
         .arg(format!("CC={}", input.compiler))
-        .args(hook::make_arguments(&input.directory.display().to_string()));
+        .args(make_arguments(input));
     if let Some(cflags) = input.cflags {
         make = make.env("CFLAGS_MODULE", cflags);
     }
@@ -80,6 +82,18 @@ pub fn run(input: &Input<'_>, events: Events<'_>) -> Result<Vec<u8>, Error> {
     fs_err::read(&path).map_err(|error| {
         Error::new(Phase::Kbuild, "no-module", "the kernel's kbuild made no module").cause(format!("{error}\n{text}"))
     })
+}
+
+/// What the hook needs, with the user's own symbol files behind this run's.
+fn make_arguments(input: &Input<'_>) -> Vec<String> {
+    let mut arguments = hook::make_arguments(&input.directory.display().to_string());
+    if let Some(more) = input.extra_symbols.and_then(|more| more.to_str()) {
+        for argument in arguments.iter_mut().filter(|a| a.starts_with("KBUILD_EXTRA_SYMBOLS=")) {
+            argument.push(' ');
+            argument.push_str(more);
+        }
+    }
+    arguments
 }
 
 fn module_path(input: &Input<'_>) -> PathBuf {

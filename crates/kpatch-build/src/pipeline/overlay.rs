@@ -83,6 +83,19 @@ impl Overlay {
         !self.headers.is_empty()
     }
 
+    /// Makes a unit's path usable as kbuild spells it, which may lead through a directory that no patch
+    /// touches.
+    pub fn allow_spelling(&self, spelled: &Path) -> io::Result<()> {
+        let mut directory = self.root.clone();
+        for part in spelled.parent().unwrap_or(Path::new("")).components() {
+            directory.push(part);
+            if matches!(part, std::path::Component::Normal(_)) {
+                fs::create_dir_all(&directory)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Turns a path below the overlay into one below the source tree.
     pub fn to_source<'p>(&self, path: &'p Path) -> &'p Path {
         path.strip_prefix(&self.root).or_else(|_| path.strip_prefix(&self.source)).unwrap_or(path)

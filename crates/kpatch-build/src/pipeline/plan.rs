@@ -1,7 +1,7 @@
 //! Touched files to units: what is compiled, by which command, into which object.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use kbuild::command::CompileCommand;
 use kbuild::object_tree::ObjectTree;
@@ -19,6 +19,9 @@ use crate::patch::{FileKind, Patched};
 pub struct Unit {
     /// The source file, relative to the source tree.
     pub source: PathBuf,
+    /// The source file as kbuild spells it, which is what `__FILE__` says: for some units it leads through
+    /// another directory (`arch/x86/kvm/../../../virt/kvm/kvm_main.c`).
+    pub spelled: PathBuf,
     /// The object file, relative to the object tree.
     pub object: PathBuf,
     /// The object it is part of: `vmlinux`, or a module's name with `_` for `-`.
@@ -127,12 +130,28 @@ fn planned(source: &Path, unit: &units::Unit, tree: &ObjectTree) -> Result<Unit,
     };
     Ok(Unit {
         source: source.to_owned(),
-        object: source.with_extension("o"),
+        spelled: unit.spelled.clone(),
+        object: normal(&unit.command.target),
         owner,
         compile,
         objtool: unit.command.objtool().map(<[String]>::to_vec),
         dependencies: unit.command.files().map(|file| tree.path().join(file)).collect(),
     })
+}
+
+/// A path without `.` and `..`, which here never leads through a link.
+fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::Normal(name) => out.push(name),
+            _ => {}
+        }
+    }
+    out
 }
 
 /// The error for a source whose code is not where a live patch reaches.

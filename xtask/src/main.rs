@@ -5,6 +5,7 @@ mod builder;
 mod cpio;
 mod demo;
 mod error;
+mod generate;
 mod guest;
 mod kernels;
 mod modules;
@@ -33,6 +34,8 @@ enum Chore {
     Bench(bench::Arguments),
     /// Run all tests, on this machine and on stock kernels under QEMU.
     Test(test::Arguments),
+    /// Write the man page and the completions anew, after the command line has changed.
+    Generate,
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
+        Chore::Generate => generate::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

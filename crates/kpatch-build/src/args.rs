@@ -22,6 +22,18 @@ pub enum Generated {
     CompleteFish,
 }
 
+impl Generated {
+    /// Where the file stands, below the directory of what is installed beside the program.
+    pub fn path(self) -> &'static str {
+        match self {
+            Generated::Man => "man/kpatch-build.1",
+            Generated::CompleteBash => "completions/kpatch-build.bash",
+            Generated::CompleteZsh => "completions/_kpatch-build",
+            Generated::CompleteFish => "completions/kpatch-build.fish",
+        }
+    }
+}
+
 /// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
@@ -55,8 +67,7 @@ Exit status is 0 if the module was made, else 1.";
 #[derive(Clone, Debug, Default, Parser)]
 #[command(
     name = "kpatch-build",
-    about,
-    long_about,
+    version,
     disable_version_flag = true,
     infer_long_args = true,
     max_term_width = 100,

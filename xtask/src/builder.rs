@@ -92,7 +92,7 @@ impl Builder {
         words.extend(patches.iter().map(|path| path.clone().into_os_string()));
         let start = Instant::now();
         let run =
-            self.command(&words, output).stdout_capture().stderr_to_stdout().unchecked().run().map_err(
+            self.command(&words, output).stderr_to_stdout().stdout_capture().unchecked().run().map_err(
                 |error| Error::Command {
                     command: self.program.display().to_string(),
                     reason: error.to_string(),

@@ -17,15 +17,16 @@ pub(crate) fn run() -> Result<()> {
     let root = crate::workspace_root();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     for (what, path) in FILES {
-        let text = duct::cmd!(&cargo, "run", "--quiet", "--package", "kpatch-build", "--", "--generate", what)
-            .dir(&root)
-            .stdout_capture()
-            .run()
-            .map_err(|error| Error::Command {
-                command: format!("kpatch-build --generate {what}"),
-                reason: error.to_string(),
-            })?
-            .stdout;
+        let text =
+            duct::cmd!(&cargo, "run", "--quiet", "--package", "kpatch-build", "--", "--generate", what)
+                .dir(&root)
+                .stdout_capture()
+                .run()
+                .map_err(|error| Error::Command {
+                    command: format!("kpatch-build --generate {what}"),
+                    reason: error.to_string(),
+                })?
+                .stdout;
         let path = root.join("tools").join(path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;

@@ -1,7 +1,5 @@
 //! The texts that kbuild gets.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
-
 mod common;
 
 use klp_module::hook::{self, HookError, Note, PatchFile, hook};

@@ -132,7 +132,7 @@ fn references_are_shared_by_meaning_not_by_name() {
     assert_eq!(first, "helper");
     assert_ne!(second, third);
     assert_eq!(targets(&object, ".text.patched"), [first]);
-    assert_eq!(targets(&object, ".text.patched.2"), [second.clone()]);
+    assert_eq!(targets(&object, ".text.patched.2"), [second.as_str()]);
     assert_eq!(targets(&object, ".text.patched.3"), [second]);
     assert_eq!(targets(&object, ".text.patched.4"), [third]);
     let users = manifest.references.iter().find(|r| r.sympos == 2).unwrap();
@@ -198,7 +198,7 @@ fn new_definitions_serve_other_units_but_replaced_functions_do_not() {
     assert_eq!(found, ["fresh@.text.fresh", "patched", "printk"]);
     assert_eq!(manifest.references.len(), 1);
     // Nobody outside needs them, and vmlinux has a global of one of these names.
-    assert!(object.symbols.iter().filter(|s| s.section().is_some()).all(|s| s.is_local()));
+    assert!(object.symbols.iter().filter(|s| s.section().is_some()).all(kpatch_elf::Symbol::is_local));
 
     // The same where the definition is one of a module.
     let mut definition = vmlinux("definer.o");
@@ -207,6 +207,40 @@ fn new_definitions_serve_other_units_but_replaced_functions_do_not() {
     assert!(
         matches!(&errors[..], [LinkError::CrossObject { symbol, .. }] if symbol == "fresh"),
         "{errors:?}"
+    );
+}
+
+#[test]
+fn modules_may_define_like_names() {
+    let source = "int fresh(int n) { return n + 2; }\n\
+                  static __attribute__((used)) int patched(int n) { return n; }";
+    let user = "extern int fresh(int n); static __attribute__((used)) int other(int n) { return fresh(n); }";
+    let of = |unit: &str, object: &str, name: &str| {
+        let mut m = manifest(unit, object);
+        m.functions = vec![function(name, 1)];
+        m
+    };
+    let units = [
+        (source, of("a.o", "xfs", "patched")),
+        (source, of("b.o", "ext4", "patched")),
+        (user, of("c.o", "ext4", "other")),
+    ];
+    let (bytes, linked) = try_link(&units).unwrap();
+    assert_eq!(targets(&Object::read(&bytes).unwrap(), ".text.other"), ["fresh@.text.fresh.2"]);
+    let objects: Vec<_> = linked.objects.iter().map(|o| o.name.as_str()).collect();
+    assert_eq!(objects, ["ext4", "xfs"]);
+}
+
+#[test]
+fn gaps_between_table_entries_are_refused() {
+    let source = "static __attribute__((used)) int patched(int n) { return n; }\n\
+                  asm(\".pushsection __bug_table,\\\"aw\\\"\\n.balign 8\\n.skip 12\\n.popsection\");";
+    let mut second = vmlinux("b.o");
+    second.functions[0].sympos = 2;
+    let found = errors(&[(source, vmlinux("a.o")), (source, second)]);
+    assert!(
+        matches!(&found[..], [LinkError::Section { section, .. }] if section == "__bug_table"),
+        "{found:?}"
     );
 }
 

@@ -28,7 +28,9 @@ mod error;
 
 pub use error::LinkError;
 
-use crate::manifest::{KlpReference, ModuleManifest, NewFunction, ObjectCallback, PatchedObject, Rename};
+use crate::manifest::{
+    KlpReference, ModuleManifest, NewFunction, ObjectCallback, PatchedObject, Rename, SPECIAL_SECTIONS,
+};
 
 /// The longest name for which modpost can make a `__versions` entry
 /// (`MODULE_NAME_LEN - 1`, `include/linux/moduleparam.h`).
@@ -138,9 +140,11 @@ struct Names<'a> {
     references: Vec<KlpReference>,
     /// For each unit: its reference symbols' names and where in `references` they are.
     of_unit: Vec<BTreeMap<&'a str, usize>>,
-    /// New global definitions: unit and symbol.
-    definitions: BTreeMap<&'a BStr, (usize, SymbolId)>,
+    /// New global definitions by object and name: unit and symbol.
+    definitions: Definitions<'a>,
 }
+
+type Definitions<'a> = BTreeMap<(&'a str, &'a BStr), (usize, SymbolId)>;
 
 /// For each unit: the linked symbol of each of its symbols.
 type Maps = Vec<Vec<Option<SymbolId>>>;
@@ -210,7 +214,19 @@ impl<'a, 'd> Linker<'a, 'd> {
                         section.entry_size,
                     );
                     if let Some(&id) = joined.get(&key) {
-                        let base = append(&mut self.out.sections[id.index()], section);
+                        let out = &mut self.out.sections[id.index()];
+                        let end = out.size();
+                        let base = append(out, section);
+                        if base != end
+                            && SPECIAL_SECTIONS.iter().any(|s| section.name.as_ref() == s.as_bytes())
+                        {
+                            // What fills the gap would be read as an entry.
+                            self.errors.push(LinkError::Section {
+                                unit: extract.manifest.unit.clone(),
+                                section: section.name.to_string(),
+                                what: "its alignment leaves a gap between entries of two units",
+                            });
+                        }
                         bases.push(Some((id, base)));
                         continue;
                     }
@@ -290,8 +306,8 @@ impl<'a, 'd> Linker<'a, 'd> {
     }
 
     /// Global definitions that other units may refer to: all but the replaced functions.
-    fn new_definitions(&mut self) -> BTreeMap<&'a BStr, (usize, SymbolId)> {
-        let mut definitions: BTreeMap<&BStr, (usize, SymbolId)> = BTreeMap::new();
+    fn new_definitions(&mut self) -> Definitions<'a> {
+        let mut definitions: Definitions<'a> = BTreeMap::new();
         let extracts: &'a [Extract<'d>] = self.extracts;
         for (unit, extract) in extracts.iter().enumerate() {
             let replaced: BTreeSet<&str> =
@@ -304,9 +320,10 @@ impl<'a, 'd> Linker<'a, 'd> {
                 {
                     continue;
                 }
-                match definitions.get(name) {
+                let key = (extract.manifest.object.as_str(), name);
+                match definitions.get(&key) {
                     None => {
-                        definitions.insert(name, (unit, id));
+                        definitions.insert(key, (unit, id));
                     }
                     Some(&(other, old)) => {
                         let weak = |s: &Symbol<'_>| s.binding == binding::WEAK;
@@ -314,7 +331,7 @@ impl<'a, 'd> Linker<'a, 'd> {
                             continue;
                         }
                         if weak(extracts[other].object.symbol(old)) {
-                            definitions.insert(name, (unit, id));
+                            definitions.insert(key, (unit, id));
                         } else {
                             self.errors.push(LinkError::Duplicate {
                                 symbol: name.to_string(),
@@ -433,8 +450,7 @@ impl<'a, 'd> Linker<'a, 'd> {
                         let name = names.references[reference].symbol.as_str();
                         self.out.add_symbol(Symbol::undefined(name, binding::GLOBAL))
                     })
-                } else if let Some(&(definer, definition)) = names.definitions.get(name) {
-                    self.check_objects(unit, definer, name);
+                } else if let Some((definer, definition)) = self.find_definition(names, unit, name) {
                     match maps[definer][definition.index()] {
                         Some(linked) => linked,
                         None => continue,
@@ -476,18 +492,26 @@ impl<'a, 'd> Linker<'a, 'd> {
         maps
     }
 
-    /// A definition of a module is there for that module's own code only.
-    fn check_objects(&mut self, user: usize, definer: usize, symbol: &BStr) {
-        let (from, to) = (&self.extracts[user].manifest, &self.extracts[definer].manifest);
-        if to.object != VMLINUX && to.object != from.object {
-            self.errors.push(LinkError::CrossObject {
-                unit: from.unit.clone(),
-                user: from.object.clone(),
-                symbol: symbol.to_string(),
-                definer: to.unit.clone(),
-                object: to.object.clone(),
-            });
+    /// The new definition that `unit` means by a name: that of its own object, else that of vmlinux. One of
+    /// another module is out of reach, as that module need not be loaded.
+    fn find_definition(&mut self, names: &Names<'a>, unit: usize, name: &BStr) -> Option<(usize, SymbolId)> {
+        let extracts: &'a [Extract<'d>] = self.extracts;
+        let user = &extracts[unit].manifest;
+        let near =
+            [user.object.as_str(), VMLINUX].into_iter().find_map(|o| names.definitions.get(&(o, name)));
+        if near.is_some() || self.exports.get(name).is_some() {
+            return near.copied();
         }
+        let (_, &(definer, symbol)) = names.definitions.iter().find(|((_, other), _)| *other == name)?;
+        let owner = &extracts[definer].manifest;
+        self.errors.push(LinkError::CrossObject {
+            unit: user.unit.clone(),
+            user: user.object.clone(),
+            symbol: name.to_string(),
+            definer: owner.unit.clone(),
+            object: owner.object.clone(),
+        });
+        Some((definer, symbol))
     }
 
     fn section_symbol(&mut self, section: SectionId) -> SymbolId {

@@ -231,6 +231,7 @@ impl Error {
                 "install that compiler, allow a build root (--build-root auto), or go on with another one by --skip-compiler-check".into()
             }
             Error::BuildRoot { .. } => "name a directory with a suitable root file system (--build-root DIR)".into(),
+            Error::NoCompilerText { .. } => "give the configuration that the kernel was built with".into(),
             Error::BadRelease { .. } => "name a release as `uname -r` prints it".into(),
             _ => return None,
         };
@@ -251,5 +252,5 @@ fn list(noun: &str, items: &[String]) -> String {
 }
 
 fn offered_text(offered: &[String]) -> String {
-    if offered.is_empty() { String::new() } else { format!("; these are: {}", offered.join(", ")) }
+    if offered.is_empty() { String::new() } else { format!("; offered are {}", offered.join(", ")) }
 }

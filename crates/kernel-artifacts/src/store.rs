@@ -17,11 +17,12 @@ pub struct Store {
 impl Store {
     /// Opens, and where needed creates, the cache.
     pub fn open(root: &Path) -> Result<Self> {
-        fs::create_dir_all(root).map_err(|error| Error::DamagedCache {
+        let unusable = |error: std::io::Error| Error::BadInput {
             path: root.to_owned(),
-            reason: format!("it cannot be created: {error}"),
-        })?;
-        let root = fs::canonicalize(root)?;
+            reason: format!("it cannot serve as cache directory: {error}"),
+        };
+        fs::create_dir_all(root).map_err(unusable)?;
+        let root = fs::canonicalize(root).map_err(unusable)?;
         // kbuild refuses such paths, with messages that do not lead back to here.
         if root
             .to_str()

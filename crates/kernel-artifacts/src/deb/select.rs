@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(of_series(&index, &[], "6.1", "cloud-amd64").unwrap(), ["6.1.0-9-cloud-amd64"]);
         let error = release(&index, &["s".into()], "6.1.0-10-cloud-amd64").unwrap_err().to_string();
         assert!(error.contains("linux-image-6.1.0-10-cloud-amd64-dbg (6.1.176-1)"), "{error}");
-        assert!(error.contains("these are: 6.1.0-9-cloud-amd64"), "{error}");
+        assert!(error.contains("offered are 6.1.0-9-cloud-amd64"), "{error}");
     }
 
     #[test]

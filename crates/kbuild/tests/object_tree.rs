@@ -11,8 +11,8 @@ use kbuild::root::Root;
 use kbuild::store;
 use kbuild::units::{Home, UnitList, Unpatchable, locate};
 
-/// `prepare` generates two headers; any `.o` whose source exists is compiled, as by kbuild's pattern rules, and
-/// leaves a saved command. Every run is counted.
+/// `prepare` generates two headers and the tool that saves commands; any `.o` whose source exists is compiled, as by
+/// kbuild's pattern rules, one with a generated header. Every compilation is counted.
 const MAKEFILE: &str = r#"
 MAKEFLAGS += -r
 .PHONY: prepare FORCE
@@ -21,14 +21,15 @@ prepare:
 	@echo '#define OFFSET 8' > $(O)/include/generated/asm-offsets.h
 	@echo ours > $(O)/include/generated/compile.h
 	@echo $(KERNELRELEASE) $(ARCH) > $(O)/prepared
+	@mkdir -p $(O)/scripts/basic && echo 'echo "savedcmd_$$2 := $$3"' > $(O)/scripts/basic/fixdep
 %.o: FORCE
-	@echo run >> $(O)/runs
+	@echo $@ >> $(O)/runs
 	@echo ours > $(O)/include/generated/compile.h
 	@test -f $*.c || { echo "make: *** No rule to make target '$@'." >&2; exit 1; }
 	@echo "  CC $(if $(findstring net/,$@),[M])     $@"
 	@mkdir -p $(O)/$(dir $@)
-	@cd $(O) && $(CC) $(if $(findstring net/,$@),-DMODULE) -DKBUILD_MODNAME='"$(notdir $*)"' -c -o $@ $(CURDIR)/$*.c
-	@echo "savedcmd_$@ := $(CC) $(if $(findstring net/,$@),-DMODULE) -DKBUILD_MODNAME='\"$(notdir $*)\"' -c -o $@ $(CURDIR)/$*.c" > $(O)/$(dir $@).$(notdir $*).o.cmd
+	@touch $(O)/include/generated/late.h
+	@cd $(O); $(CC) -Iinclude/generated $(if $(findstring net/,$@),-DMODULE) -DKBUILD_MODNAME='"$(notdir $*)"' -c -o $@ $(CURDIR)/$*.c && sh scripts/basic/fixdep $*.d $@ '$(CC) -Iinclude/generated $(if $(findstring net/,$@),-DMODULE) -DKBUILD_MODNAME='\''"$(notdir $*)"'\'' -c -o $@ $(CURDIR)/$*.c' > $(dir $@).$(notdir $*).o.cmd
 "#;
 
 struct Kernel {
@@ -40,9 +41,11 @@ impl Kernel {
         let dir = tempfile::tempdir().unwrap();
         for (path, content) in [
             ("src/Makefile", MAKEFILE),
-            ("src/init/main.c", "int main(void) { return 0; }\n"),
+            ("src/init/main.c", "#include \"config.h\"\nint main(void) { return 0; }\n"),
             ("src/net/proto.c", "int proto;\n"),
-            ("src/fs/broken.c", "int broken(\n"),
+            ("src/fs/broken.c", "#include <missing.h>\n"),
+            ("src/fs/late.c", "#include <late.h>\n"),
+            ("src/init/config.h", ""),
             ("src/fs/Makefile", "obj-$(CONFIG_BROKEN) += broken.o\n"),
             ("headers/.config", "CONFIG_NET=m\n"),
             ("headers/Module.symvers", ""),
@@ -76,8 +79,12 @@ impl Kernel {
         ObjectTree::open(&self.path("tree"), recipe)
     }
 
-    fn runs(&self) -> usize {
-        fs::read_to_string(self.path("tree/runs")).map_or(0, |text| text.lines().count())
+    /// What was compiled, in order.
+    fn compiled(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("tree/runs")).unwrap_or_default();
+        let mut objects: Vec<String> = text.lines().map(str::to_owned).collect();
+        objects.sort();
+        objects
     }
 }
 
@@ -86,37 +93,39 @@ fn units(names: &[&str]) -> Vec<PathBuf> {
 }
 
 #[test]
-fn kbuild_runs_once_per_unit_and_the_shipped_build_identity_stays() {
+fn kbuild_is_asked_once_and_the_shipped_build_identity_stays() {
     let kernel = Kernel::new("#define OFFSET 8\n");
     let tree = kernel.open("1").unwrap();
     assert_eq!(fs::read_to_string(kernel.path("tree/prepared")).unwrap(), "6.1.0-test x86\n");
-    let asked = units(&["init/main.c", "net/proto.c", "fs/broken.c", "fs/none.c"]);
+    let asked = units(&["init/main.c", "net/proto.c", "fs/late.c", "fs/broken.c", "fs/none.c"]);
     let commands = tree.commands(&asked).unwrap();
-    assert!(
-        matches!(&commands[Path::new("init/main.c")], UnitCommand::Known(saved) if !saved.compile().unwrap().is_module())
-    );
+    let UnitCommand::Known(main) = &commands[Path::new("init/main.c")] else { panic!("{commands:?}") };
+    assert!(!main.compile().unwrap().is_module());
+    assert_eq!(main.files().next(), Some(&kernel.path("src/init/main.c")));
+    assert!(main.files().any(|file| *file == kernel.path("src/init/config.h")));
     assert!(
         matches!(&commands[Path::new("net/proto.c")], UnitCommand::Known(saved) if saved.compile().unwrap().is_module())
     );
+    assert!(matches!(&commands[Path::new("fs/late.c")], UnitCommand::Known(_)));
     let UnitCommand::Failed { module: false, diagnostics } = &commands[Path::new("fs/broken.c")] else {
         panic!("{commands:?}")
     };
     assert!(diagnostics.contains("broken.c:1") && !diagnostics.contains("make"), "{diagnostics}");
     assert_eq!(commands[Path::new("fs/none.c")], UnitCommand::NotBuilt);
-    assert!(tree.object(Path::new("init/main.c")).is_file());
-    assert_eq!(kernel.runs(), 4);
+    let compiled = ["fs/broken.o", "fs/late.o", "fs/none.o"];
+    assert_eq!(kernel.compiled(), compiled, "only what the preprocessor cannot read");
     assert_eq!(fs::read_to_string(kernel.path("tree/include/generated/compile.h")).unwrap(), "shipped\n");
 
     // Another run of the tool, after one that was killed while kbuild worked.
     fs::write(kernel.path("tree/include/generated/compile.h"), "ours").unwrap();
     let tree = kernel.open("1").unwrap();
     assert_eq!(fs::read_to_string(kernel.path("tree/include/generated/compile.h")).unwrap(), "shipped\n");
-    let again = tree.commands(&asked[..2]).unwrap();
-    assert_eq!(again[Path::new("net/proto.c")], commands[Path::new("net/proto.c")]);
-    assert_eq!(kernel.runs(), 4, "what is known is not asked again");
+    let again = tree.commands(&asked[..3]).unwrap();
+    assert!(again.iter().all(|(unit, command)| *command == commands[unit]));
+    assert_eq!(kernel.compiled(), compiled, "what is known is not asked again");
 
     kernel.open("2").unwrap();
-    assert_eq!(kernel.runs(), 0, "another identity is another tree");
+    assert!(kernel.compiled().is_empty(), "another identity is another tree");
 }
 
 #[test]

@@ -262,6 +262,13 @@ impl CompileCommand {
         self
     }
 
+    /// The words that make the compiler list the files it would read, as a rule of make for the target `unit`.
+    pub fn listing_words(&self) -> Vec<String> {
+        let mut command = self.clone().without_dependency_file().without_flags(|word| word == "-c");
+        command.arguments.retain(|argument| !matches!(argument, Argument::Valued { option: "-o", .. }));
+        command.with_last(["-M", "-MT", "unit"]).words()
+    }
+
     /// Leaves out flags that the predicate names; options with values stay.
     #[must_use]
     pub fn without_flags(mut self, unwanted: impl Fn(&str) -> bool) -> CompileCommand {
@@ -366,6 +373,9 @@ mod tests {
                         -mrecord-mcount -DMODULE -Ds -DKBUILD_MODFILE=\"a/m\" -DKBUILD_MODNAME=\"m\" \
                         -DKBUILD_BASENAME=\"b\" -c /p/a/b.c -o /w/b.o -ffunction-sections";
         assert_eq!(variant.words(), words(expected));
+        let listing = variant.listing_words().join(" ");
+        assert!(listing.ends_with(" /p/a/b.c -ffunction-sections -M -MT unit"), "{listing}");
+        assert!(!listing.contains(" -c ") && !listing.contains(" -o "), "{listing}");
     }
 
     #[test]

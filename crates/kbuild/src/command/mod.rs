@@ -5,6 +5,7 @@
 //! that tool, seldom others.
 
 mod compile;
+pub(crate) mod dry_run;
 mod shell;
 
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ pub struct SavedCommand {
     pub steps: Vec<Vec<String>>,
     /// The source file, where kbuild names one.
     pub source: Option<PathBuf>,
-    /// All other files and options that the target depends on, in the file's order.
+    /// All other files that the target depends on, in the file's order; options too where kbuild itself wrote it.
     pub dependencies: Vec<Dependency>,
 }
 

@@ -1,5 +1,8 @@
 //! The part of the shell's grammar that kbuild's commands use: words, quotes and command separators.
 
+use std::iter::Peekable;
+use std::str::Chars;
+
 use thiserror::Error;
 
 /// Text that is not a plain list of commands.
@@ -18,66 +21,94 @@ pub enum ShellError {
 
 /// Splits a command line into commands and their words. Commands end at `;`, `&&` and newlines.
 pub(super) fn commands(text: &str) -> Result<Vec<Vec<String>>, ShellError> {
-    let mut commands = vec![Vec::new()];
-    let mut word: Option<String> = None;
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            ' ' | '\t' => end_word(&mut commands, &mut word),
-            ';' | '\n' => end_command(&mut commands, &mut word),
-            '&' if chars.peek() == Some(&'&') => {
-                chars.next();
-                end_command(&mut commands, &mut word);
-            }
-            '\'' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match chars.next().ok_or(ShellError::OpenQuote)? {
-                        '\'' => break,
-                        c => word.push(c),
-                    }
-                }
-            }
-            '"' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match chars.next().ok_or(ShellError::OpenQuote)? {
-                        '"' => break,
-                        '\\' => match chars.next().ok_or(ShellError::OpenQuote)? {
-                            c @ ('"' | '\\' | '$' | '`') => word.push(c),
-                            '\n' => {}
-                            c => word.extend(['\\', c]),
-                        },
-                        c @ ('$' | '`') => return Err(ShellError::NeedsShell(c)),
-                        c => word.push(c),
-                    }
-                }
-            }
-            '\\' => match chars.next().ok_or(ShellError::OpenEscape)? {
-                '\n' => {}
-                c => word.get_or_insert_default().push(c),
-            },
-            '#' if word.is_none() => while chars.next_if(|&c| c != '\n').is_some() {},
-            '$' | '`' | '|' | '&' | '<' | '>' | '(' | ')' | '*' | '?' | '[' => {
-                return Err(ShellError::NeedsShell(c));
-            }
-            c => word.get_or_insert_default().push(c),
+    let mut commands = Vec::new();
+    let mut command = Vec::new();
+    let mut tokens = Tokens { chars: text.chars().peekable() };
+    while let Some(token) = tokens.next()? {
+        match token {
+            Token::Word(word) => command.push(word),
+            Token::End => commands.push(std::mem::take(&mut command)),
         }
     }
-    end_command(&mut commands, &mut word);
+    commands.push(command);
     commands.retain(|command| !command.is_empty());
     Ok(commands)
 }
 
-fn end_word(commands: &mut [Vec<String>], word: &mut Option<String>) {
-    if let (Some(word), Some(command)) = (word.take(), commands.last_mut()) {
-        command.push(word);
+/// The first words of a command line, at most `count` of its first command; what follows may be anything.
+pub(super) fn leading_words(text: &str, count: usize) -> Result<Vec<String>, ShellError> {
+    let mut words = Vec::new();
+    let mut tokens = Tokens { chars: text.chars().peekable() };
+    while words.len() < count {
+        match tokens.next()? {
+            Some(Token::Word(word)) => words.push(word),
+            Some(Token::End) | None => break,
+        }
     }
+    Ok(words)
 }
 
-fn end_command(commands: &mut Vec<Vec<String>>, word: &mut Option<String>) {
-    end_word(commands, word);
-    commands.push(Vec::new());
+enum Token {
+    Word(String),
+    /// The end of a command.
+    End,
+}
+
+struct Tokens<'t> {
+    chars: Peekable<Chars<'t>>,
+}
+
+impl Tokens<'_> {
+    fn next(&mut self) -> Result<Option<Token>, ShellError> {
+        let mut word: Option<String> = None;
+        while let Some(&c) = self.chars.peek() {
+            if word.is_some() && matches!(c, ' ' | '\t' | ';' | '\n' | '&') {
+                break;
+            }
+            self.chars.next();
+            match c {
+                ' ' | '\t' => {}
+                ';' | '\n' => return Ok(Some(Token::End)),
+                '&' if self.chars.next_if_eq(&'&').is_some() => return Ok(Some(Token::End)),
+                '\'' => self.single_quoted(word.get_or_insert_default())?,
+                '"' => self.double_quoted(word.get_or_insert_default())?,
+                '\\' => match self.chars.next().ok_or(ShellError::OpenEscape)? {
+                    '\n' => {}
+                    c => word.get_or_insert_default().push(c),
+                },
+                '#' if word.is_none() => while self.chars.next_if(|&c| c != '\n').is_some() {},
+                '$' | '`' | '|' | '&' | '<' | '>' | '(' | ')' | '*' | '?' | '[' => {
+                    return Err(ShellError::NeedsShell(c));
+                }
+                c => word.get_or_insert_default().push(c),
+            }
+        }
+        Ok(word.map(Token::Word))
+    }
+
+    fn single_quoted(&mut self, word: &mut String) -> Result<(), ShellError> {
+        loop {
+            match self.chars.next().ok_or(ShellError::OpenQuote)? {
+                '\'' => return Ok(()),
+                c => word.push(c),
+            }
+        }
+    }
+
+    fn double_quoted(&mut self, word: &mut String) -> Result<(), ShellError> {
+        loop {
+            match self.chars.next().ok_or(ShellError::OpenQuote)? {
+                '"' => return Ok(()),
+                '\\' => match self.chars.next().ok_or(ShellError::OpenQuote)? {
+                    c @ ('"' | '\\' | '$' | '`') => word.push(c),
+                    '\n' => {}
+                    c => word.extend(['\\', c]),
+                },
+                c @ ('$' | '`') => return Err(ShellError::NeedsShell(c)),
+                c => word.push(c),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +122,14 @@ mod tests {
             split,
             [vec!["gcc", "-DA=\"x y\"", "-DB=\"q\"", "a b", ""], vec!["objtool", "a.o"], vec!["true"]]
         );
+    }
+
+    #[test]
+    fn leading_words_do_not_care_what_follows() {
+        let words = leading_words("a.d a.o 'gcc '\\''-DX=\"1\"'\\'' -c' > .a.o.cmd; rm $x", 3).unwrap();
+        assert_eq!(words, ["a.d", "a.o", "gcc '-DX=\"1\"' -c"]);
+        assert_eq!(leading_words("a; b c", 3).unwrap(), ["a"]);
+        assert_eq!(leading_words("a 'b", 1).unwrap(), ["a"]);
     }
 
     #[test]

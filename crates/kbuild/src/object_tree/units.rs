@@ -3,14 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::{ObjectTree, TreeError, prepare};
-use crate::command::SavedCommand;
+use crate::command::{SavedCommand, dry_run};
 use crate::paths;
 use crate::root::RunError;
 use crate::store::{self, StoreError};
 
 /// Where commands that a finished run of kbuild saved are kept, in the object tree.
 const KEPT: &str = ".saved-commands";
+
+/// What is tried.
+const ASK: &str = "ask kbuild for command lines";
 
 /// What kbuild does for one unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +35,9 @@ pub enum UnitCommand {
 
 impl ObjectTree {
     /// The saved command of each unit (the path of a source file below the source tree, with the detours that
-    /// the makefiles take). kbuild runs once for all that no earlier run asked for, and not at all if there are none. It compiles them on the way: the
-    /// objects stay in the tree, compiled as the kernel was.
+    /// the makefiles take). kbuild runs for all that no earlier run asked for, and not at all if there are none. It
+    /// only prints what it would do, and the compiler lists what the units read; units that this does not answer
+    /// for, mostly because they need generated files, kbuild compiles.
     pub fn commands(&self, units: &[PathBuf]) -> Result<BTreeMap<PathBuf, UnitCommand>, TreeError> {
         let mut commands = BTreeMap::new();
         let missing = self.take_known(units, &mut commands)?;
@@ -40,8 +46,7 @@ impl ObjectTree {
         }
         let _lock = self.item.lock()?;
         // Another run may have asked for them meanwhile.
-        let missing: Vec<PathBuf> =
-            self.take_known(&missing.into_iter().collect::<Vec<_>>(), &mut commands)?.into_iter().collect();
+        let mut missing = self.take_known(&missing.into_iter().collect::<Vec<_>>(), &mut commands)?;
         if missing.is_empty() {
             return Ok(commands);
         }
@@ -50,12 +55,81 @@ impl ObjectTree {
             store::remove(&self.path().join(command_file(unit)))?;
             store::remove(&self.path().join(unit.with_extension("o")))?;
         }
+        self.ask(&mut missing, &mut commands)?;
+        if !missing.is_empty() {
+            self.compile(missing, &mut commands)?;
+        }
+        Ok(commands)
+    }
+
+    /// Has kbuild print what it would do for the missing units; what this answers moves into `commands`.
+    fn ask(
+        &self,
+        missing: &mut BTreeSet<PathBuf>,
+        commands: &mut BTreeMap<PathBuf, UnitCommand>,
+    ) -> Result<(), TreeError> {
+        // Lines longer than a pipe's buffer would mix if several makes printed at once.
+        let output = self
+            .make()
+            .args(["-n", "-k", "-j1"])
+            .args(missing.iter().map(|unit| unit.with_extension("o")))
+            .output()
+            .map_err(|source| TreeError::Run { what: ASK, source })?;
+        let printed = dry_run::saved_commands(&String::from_utf8_lossy(&output.stdout));
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let answers: Vec<(&PathBuf, Option<UnitCommand>)> = missing
+            .par_iter()
+            .map(|unit| {
+                let answer = match printed.get(&unit.with_extension("o")) {
+                    Some(command) => self.listed(unit, command)?,
+                    None => has_no_rule(&errors, unit).then_some(UnitCommand::NotBuilt),
+                };
+                Ok((unit, answer))
+            })
+            .collect::<Result<_, TreeError>>()?;
+        let answers = answers.into_iter().filter_map(|(unit, answer)| Some((unit.clone(), answer?)));
+        let answers: Vec<(PathBuf, UnitCommand)> = answers.collect();
+        for (unit, command) in answers {
+            missing.remove(&unit);
+            commands.insert(unit, command);
+        }
+        Ok(())
+    }
+
+    /// The command with the files that the unit reads, kept for later runs; `None` where the compiler cannot read
+    /// them.
+    fn listed(&self, unit: &Path, command: &str) -> Result<Option<UnitCommand>, TreeError> {
+        let object = unit.with_extension("o");
+        let kept = self.kept(unit);
+        let bare = parse(&kept, format!("savedcmd_{} := {command}\n", object.display()).as_bytes())?;
+        let compile = bare.compile().map_err(|source| TreeError::Command { path: kept.clone(), source })?;
+        let words = compile.listing_words();
+        let Some((program, arguments)) = words.split_first() else { return Ok(None) };
+        let listing = self.root().command(program).args(arguments).directory(self.path()).output();
+        let listing = match listing {
+            Ok(listing) if listing.status.success() => listing,
+            Ok(_) => return Ok(None),
+            Err(source) => return Err(TreeError::Run { what: "list the files that a unit reads", source }),
+        };
+        let listing = String::from_utf8_lossy(&listing.stdout);
+        let content = dry_run::file(&object, command, compile.source(), &listing);
+        let saved = parse(&kept, content.as_bytes())?;
+        store::write(&kept, content.as_bytes())?;
+        Ok(Some(UnitCommand::Known(Box::new(saved))))
+    }
+
+    /// Has kbuild compile the units.
+    fn compile(
+        &self,
+        missing: BTreeSet<PathBuf>,
+        commands: &mut BTreeMap<PathBuf, UnitCommand>,
+    ) -> Result<(), TreeError> {
         let output = self
             .make()
             .arg("-k")
             .args(missing.iter().map(|unit| unit.with_extension("o")))
             .output()
-            .map_err(|source| TreeError::Run { what: "ask kbuild for command lines", source })?;
+            .map_err(|source| TreeError::Run { what: ASK, source })?;
         prepare::restore_identity(self)?;
         let text = output.text();
         for unit in missing {
@@ -75,16 +149,11 @@ impl ObjectTree {
                     status: output.status,
                     output: text.clone(),
                 };
-                return Err(TreeError::Run { what: "ask kbuild for command lines", source });
+                return Err(TreeError::Run { what: ASK, source });
             };
             commands.insert(unit, command);
         }
-        Ok(commands)
-    }
-
-    /// The object that kbuild itself made of a unit when it was asked for its command.
-    pub fn object(&self, unit: &Path) -> PathBuf {
-        self.path().join(unit.with_extension("o"))
+        Ok(())
     }
 
     /// Moves what is known into `commands` and returns the rest.

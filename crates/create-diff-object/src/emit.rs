@@ -510,7 +510,12 @@ impl Emitter<'_, '_> {
         let unit = self.parts.patched;
         let replacement = unit.element(by).kind == Kind::Detached
             && unit.section(by).name.as_bytes() == b".altinstr_replacement";
-        if matches!(unit.element(by).kind, Kind::Entry(_)) || replacement {
+        // Entries about keys have been judged before, see `keys`.
+        let entry = match unit.element(by).kind {
+            Kind::Entry(kind) => !matches!(kind, TableKind::Jumps | TableKind::StaticCalls),
+            _ => false,
+        };
+        if entry || replacement {
             let function = function_of(unit, by).map(|f| unit.name(f)).unwrap_or_default();
             let error = DiffError::ModuleSpecial {
                 section: unit.section(by).name.to_string(),

@@ -143,6 +143,23 @@ fn every_kind_of_difference_is_seen() {
 }
 
 #[test]
+fn an_address_behind_a_string_belongs_to_that_string() {
+    // Loops over a string compare with an address behind it, where the linker puts whatever it likes.
+    let past = |text: &str| {
+        let unit = unit(&[]);
+        format!(
+            "{unit}\nvoid *past(void) {{ void *p; asm volatile(\"mov $%c1, %0\" : \"=r\"(p) : \"i\"(\"{text}\" + 12)); return p; }}"
+        )
+    };
+    let kernel = Kernel::new(&past("window"));
+    for file in ["vmlinux", "module.ko"] {
+        let proof = kernel.prove(file, &past("window"));
+        assert_eq!(proof.verdict("past"), Some(&Verdict::Equal), "{file}: {proof:?}");
+        assert_eq!(differing(&kernel.prove(file, &past("widow"))), ["past"], "{file}");
+    }
+}
+
+#[test]
 fn swapped_data_is_seen() {
     let kernel = Kernel::new(&unit(&[]));
     let swapped = unit(&[]).replace("spare += x", "count += x").replace("count++ + spare", "spare++ + count");

@@ -284,15 +284,21 @@ impl Function<'_> {
         let section = self.object.section(id);
         let offset = (symbol.value as i64).wrapping_add(addend);
         if section.has(section_flags::MERGE) {
-            // The linker merges equal constants, so that contents count and not places.
-            let Ok(start) = u64::try_from(offset.wrapping_add(adjust)) else { return Reference::Unknown };
+            // The linker merges equal constants, so that contents count and not places. It looks up the
+            // symbol's constant, then adds the addend; only with a section's symbol the two are one.
+            let (start, seen) = if symbol.is_section() {
+                (offset.wrapping_add(adjust), seen.plus(adjust))
+            } else {
+                (symbol.value as i64, seen.plus(addend.wrapping_neg()))
+            };
+            let Ok(start) = u64::try_from(start) else { return Reference::Unknown };
             let same = if section.is_strings() {
-                section.string_at(start).is_some_and(|s| self.shipped.string(seen.plus(adjust)) == Some(s))
+                section.string_at(start).is_some_and(|s| self.shipped.string(seen) == Some(s))
             } else {
                 let size = section.entry_size.max(1);
                 let ours =
                     usize::try_from(start).ok().and_then(|s| section.bytes().get(s..s + size as usize));
-                ours.is_some() && ours == self.shipped.bytes(seen.plus(adjust), size)
+                ours.is_some() && ours == self.shipped.bytes(seen, size)
             };
             if same {
                 return Reference::Same;

@@ -144,23 +144,26 @@ impl DebKernel {
         self.boot_file(package, "vmlinux", "vmlinux", "vmlinux", events)
     }
 
-    /// `lib/modules/RELEASE` as shipped.
+    /// `lib/modules/RELEASE` as shipped; the lists of built-in modules are in the base package where that is another.
     fn modules_dir(&self, events: Events) -> Result<PathBuf> {
-        let package = &self.selection.modules;
+        let (package, base) = (&self.selection.modules, &self.selection.base);
         let entry = self.work_dir().join("modules");
         let release = &self.selection.release;
         let made = Entry {
             path: &entry,
-            packages: &[package],
+            packages: if package == base { &[package] } else { &[package, base] },
             what: "the modules",
             needed: &[],
             knows_its_path: false,
         };
         self.unpacked(&made, events, |debs, new| {
-            let count = unpack::some(&debs[0], usize::MAX, |path| {
-                let below = path.split_once(&format!("lib/modules/{release}/")).map(|(_, below)| below);
-                below.and_then(|below| unpack::below(new, below)).map_or(Take::Skip, Take::To)
-            })?;
+            let mut count = 0;
+            for deb in debs {
+                count += unpack::some(deb, usize::MAX, |path| {
+                    let below = path.split_once(&format!("lib/modules/{release}/")).map(|(_, below)| below);
+                    below.and_then(|below| unpack::below(new, below)).map_or(Take::Skip, Take::To)
+                })?;
+            }
             if count == 0 {
                 let file = format!("lib/modules/{release}");
                 return Err(Error::MissingFile { package: package.file_name().to_owned(), file });

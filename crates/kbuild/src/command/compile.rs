@@ -255,6 +255,22 @@ impl CompileCommand {
         self
     }
 
+    /// Puts another directory before each directory of `-I` for which there is one: searched right before it, so
+    /// that the order among the others stays.
+    #[must_use]
+    pub fn with_directories_before(mut self, other: impl Fn(&Path) -> Option<PathBuf>) -> CompileCommand {
+        let mut arguments = Vec::with_capacity(self.arguments.len());
+        for argument in self.arguments {
+            if let Some(before) = argument.value_of("-I").and_then(|directory| other(Path::new(directory))) {
+                let value = before.to_string_lossy().into_owned();
+                arguments.push(Argument::Valued { option: "-I", value, joined: true });
+            }
+            arguments.push(argument);
+        }
+        self.arguments = arguments;
+        self
+    }
+
     /// Puts options after all others, where they override.
     #[must_use]
     pub fn with_last<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> CompileCommand {

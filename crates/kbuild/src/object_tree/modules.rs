@@ -58,7 +58,7 @@ impl ModuleObjects {
         text
     }
 
-    fn from_text(text: &str) -> ModuleObjects {
+    pub(crate) fn from_text(text: &str) -> ModuleObjects {
         let modules = text.lines().filter_map(|line| {
             let mut fields = line.split('\t').map(PathBuf::from);
             Some((fields.next()?, fields.collect()))

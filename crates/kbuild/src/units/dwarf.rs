@@ -70,11 +70,7 @@ impl UnitList {
             Ok(())
         })?;
         let text = std::fs::read_to_string(path).map_err(StoreError::io("read", path))?;
-        let units = text.lines().map(|line| match line.split_once('\t') {
-            Some((unit, spelled)) => (unit.to_owned(), Some(spelled.to_owned())),
-            None => (line.to_owned(), None),
-        });
-        Ok(UnitList { units: units.collect() })
+        Ok(UnitList::from_text(&text))
     }
 
     /// True if the vmlinux contains that source, a path below the source tree.
@@ -114,6 +110,14 @@ impl UnitList {
             text.push('\n');
         }
         text
+    }
+
+    pub(super) fn from_text(text: &str) -> UnitList {
+        let units = text.lines().map(|line| match line.split_once('\t') {
+            Some((unit, spelled)) => (unit.to_owned(), Some(spelled.to_owned())),
+            None => (line.to_owned(), None),
+        });
+        UnitList { units: units.collect() }
     }
 
     fn from_names(names: &[UnitName]) -> UnitList {

@@ -6,6 +6,8 @@
 mod dwarf;
 mod home;
 mod makefile;
+mod readers;
 
 pub use dwarf::{DwarfError, UnitList};
 pub use home::{Home, Unit, Unpatchable, locate};
+pub use readers::{Readers, readers};

@@ -17,7 +17,8 @@ pub struct Mapped(Mmap);
 impl Mapped {
     /// Maps a file that nobody changes while the run lasts: a file of the cache, or the user's vmlinux.
     pub fn open(path: &Path) -> io::Result<Mapped> {
-        let file = File::open(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+        let file =
+            File::open(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
         // SAFETY: the map is private and read-only. The contract of `Mmap::map` is that the file is not
         // truncated or written meanwhile: files of the cache are replaced by rename only, never in place,
         // and an own vmlinux that is rebuilt during the run ends it by SIGBUS, not by a wrong module,

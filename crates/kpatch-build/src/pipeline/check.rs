@@ -53,7 +53,8 @@ pub fn run(
     }
     let mut entries = BTreeMap::new();
     for object in &manifest.objects {
-        let (Some(bytes), Some(table)) = (context.tables.bytes(&object.name), tables.get(&object.name)) else {
+        let (Some(bytes), Some(table)) = (context.tables.bytes(&object.name), tables.get(&object.name))
+        else {
             continue;
         };
         let sites = EntrySites::from_elf(bytes, table).map_err(|e| vec![unreadable(&object.name, &e)])?;
@@ -69,10 +70,13 @@ pub fn run(
     // A shipped module is the surest witness; without one the configuration has to tell.
     let witness = manifest.objects.iter().filter(|o| o.name != kpatch_elf::klp::VMLINUX);
     let magic = witness
-        .filter_map(|object| vermagic::of_module(context.tables.bytes(&object.name)?))
-        .next()
-        .or_else(|| vermagic::of_config(&context.resolved.kernel.release, context.machine, |o| config.is_yes(o)))
-        .ok_or_else(|| vec![Error::new(Phase::Check, "vermagic", "the kernel's vermagic string is not known")])?;
+        .find_map(|object| vermagic::of_module(context.tables.bytes(&object.name)?))
+        .or_else(|| {
+            vermagic::of_config(&context.resolved.kernel.release, context.machine, |o| config.is_yes(o))
+        })
+        .ok_or_else(|| {
+            vec![Error::new(Phase::Check, "vermagic", "the kernel's vermagic string is not known")]
+        })?;
     let target = Target {
         release: &context.resolved.kernel.release,
         vermagic: &magic,
@@ -98,7 +102,8 @@ fn explain(context: &Context<'_>, manifest: &ModuleManifest, finding: &Finding) 
     let mut error = Error::new(Phase::Check, finding.code(), finding).remedy(finding.remedy());
     if let Some(subject) = finding.subject() {
         let function = manifest.functions().find(|(_, f)| f.name == subject || f.symbol == subject);
-        let unit = function.and_then(|(_, f)| context.units.iter().find(|u| u.object.as_os_str() == f.unit.as_str()));
+        let unit = function
+            .and_then(|(_, f)| context.units.iter().find(|u| u.object.as_os_str() == f.unit.as_str()));
         if let Some(unit) = unit {
             error = error.file(&unit.source);
         }

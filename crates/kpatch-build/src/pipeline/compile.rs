@@ -76,7 +76,10 @@ pub struct Job<'a> {
 }
 
 /// Objects by unit (its object file) and variant.
-pub type Objects = BTreeMap<(PathBuf, Variant), PathBuf>;
+pub type Objects = BTreeMap<ObjectKey, PathBuf>;
+
+/// A unit (its object file) and a variant of it.
+pub type ObjectKey = (PathBuf, Variant);
 
 /// The command of a variant, without its output.
 pub fn command(context: &Context<'_>, job: Job<'_>) -> CompileCommand {
@@ -93,8 +96,8 @@ pub fn command(context: &Context<'_>, job: Job<'_>) -> CompileCommand {
         command = command.with_last(DIFF_OPTIONS).with_last(first);
     }
     if job.variant == Variant::Patched {
-        let search: Vec<PathBuf> = command.include_directories().map(Path::to_owned).collect();
-        let options = context.overlay.options(&unit.spelled, &search);
+        let options = context.overlay.options(&unit.spelled);
+        command = command.with_directories_before(|directory| context.overlay.directory_before(directory));
         command = command.with_first(options).with_source(&context.overlay.source_of(&unit.spelled));
     }
     command
@@ -107,7 +110,7 @@ pub fn run(context: &Context<'_>, jobs: &[Job<'_>], events: Events<'_>) -> Resul
         .build()
         .map_err(|error| vec![Error::new(Phase::Compile, "threads", "cannot start threads").cause(error)])?;
     let done = AtomicUsize::new(0);
-    let results: Vec<Result<((PathBuf, Variant), PathBuf), Error>> = pool.install(|| {
+    let results: Vec<Result<(ObjectKey, PathBuf), Error>> = pool.install(|| {
         jobs.par_iter()
             .map(|&job| {
                 let result = compile(context, job, events);
@@ -155,7 +158,7 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
     let key = (job.variant != Variant::Patched).then(|| cache_key(context, &command));
     let mut missing = None;
     if let Some(key) = key {
-        match context.cache.lookup(key).map_err(cache_error)? {
+        match context.cache.lookup(key).map_err(|error| cache_error(&error))? {
             Lookup::Found(found) => {
                 events(Event::CacheHit { unit: job.unit.object.clone() });
                 fs_err::write(&output, found.content).map_err(io)?;
@@ -186,7 +189,7 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
         if job.plain_runtime_constants {
             files.push(context.source.join(RUNTIME_CONSTANTS));
         }
-        context.cache.store(missing, files, &object).map_err(cache_error)?;
+        context.cache.store(missing, files, &object).map_err(|error| cache_error(&error))?;
     }
     Ok(output)
 }
@@ -201,9 +204,9 @@ fn cache_key(context: &Context<'_>, command: &CompileCommand) -> Key {
         .finish()
 }
 
-fn cache_error(error: CacheError) -> Error {
+fn cache_error(error: &CacheError) -> Error {
     let remedy = error.remedy();
-    let out = Error::new(Phase::Compile, "cache", "the cache cannot be used").cause(&error);
+    let out = Error::new(Phase::Compile, "cache", "the cache cannot be used").cause(error);
     match remedy {
         Some(remedy) => out.remedy(remedy),
         None => out,
@@ -219,7 +222,8 @@ fn refused(context: &Context<'_>, job: Job<'_>, text: &str) -> Error {
         Variant::Patched => "the patched source does not compile",
         Variant::Shipped | Variant::Original => "the original source does not compile",
     };
-    let mut error = Error::new(Phase::Compile, "compiler-error", what).file(&job.unit.source).cause(text.trim_end());
+    let mut error =
+        Error::new(Phase::Compile, "compiler-error", what).file(&job.unit.source).cause(text.trim_end());
     if let Some(line) = first_error_line(&text, &job.unit.source) {
         error = error.line(line);
         if job.variant == Variant::Patched {

@@ -9,6 +9,9 @@ use crate::events::Phase;
 /// Gives the module its livepatch symbols and relocations.
 pub fn run(module: &[u8], manifest: &ModuleManifest) -> Result<Vec<u8>, Vec<Error>> {
     convert::convert(module, manifest).map_err(|errors| {
-        errors.iter().map(|error| Error::new(Phase::Convert, error.code(), error).remedy(error.remedy())).collect()
+        errors
+            .iter()
+            .map(|error| Error::new(Phase::Convert, error.code(), error).remedy(error.remedy()))
+            .collect()
     })
 }

@@ -57,7 +57,9 @@ pub fn run(
     if errors.is_empty() && extracts.is_empty() {
         errors.push(
             Error::new(Phase::Diff, "no-change", "no functional changes found")
-                .cause("every unit compiles to the same code with and without the patches, line numbers aside")
+                .cause(
+                    "every unit compiles to the same code with and without the patches, line numbers aside",
+                )
                 .remedy("check that the patch changes code that this kernel's configuration compiles"),
         );
     }
@@ -75,8 +77,11 @@ fn one(
         Ok(outcome) => Ok(extract(unit, outcome)),
         // The code that the kernel runs was compared; what is extracted reads the constants as variables.
         Err(failure) if failure.needs_runtime_const_shim() => {
-            let jobs = [Variant::Original, Variant::Patched]
-                .map(|variant| Job { unit, variant, plain_runtime_constants: true });
+            let jobs = [Variant::Original, Variant::Patched].map(|variant| Job {
+                unit,
+                variant,
+                plain_runtime_constants: true,
+            });
             let objects = compile::run(context, &jobs, events)?;
             match compare(unit, &objects, shipped)? {
                 Ok(outcome) => Ok(extract(unit, outcome)),
@@ -93,9 +98,12 @@ fn compare(
     objects: &Objects,
     shipped: &Shipped<'_>,
 ) -> Result<Result<Outcome, Failure>, Vec<Error>> {
-    let missing = |what: &str| vec![Error::new(Phase::Diff, "missing", format!("{what} is missing")).file(&unit.source)];
+    let missing = |what: &str| {
+        vec![Error::new(Phase::Diff, "missing", format!("{what} is missing")).file(&unit.source)]
+    };
     let read = |variant| {
-        let path = objects.get(&(unit.object.clone(), variant)).ok_or_else(|| missing("a compiled object"))?;
+        let path =
+            objects.get(&(unit.object.clone(), variant)).ok_or_else(|| missing("a compiled object"))?;
         fs_err::read(path).map_err(|error| vec![Error::io(Phase::Diff, "read", path)(error)])
     };
     let (original, patched) = (read(Variant::Original)?, read(Variant::Patched)?);
@@ -122,7 +130,8 @@ fn extract(unit: &Unit, outcome: Outcome) -> Option<Extract> {
 }
 
 fn tell(extract: &Extract, events: Events<'_>) {
-    let changed = |change, name: &String| Event::Changed { unit: extract.unit.clone(), change, name: name.clone() };
+    let changed =
+        |change, name: &String| Event::Changed { unit: extract.unit.clone(), change, name: name.clone() };
     for name in &extract.report.changed {
         events(changed(Change::ChangedFunction, name));
     }

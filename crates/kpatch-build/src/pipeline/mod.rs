@@ -65,7 +65,9 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
     });
     let tree = tree.map_err(one)?;
     let vmlinux = vmlinux
-        .unwrap_or_else(|_| Err(Error::new(Phase::Resolve, "internal", "unpacking vmlinux ended unexpectedly")))
+        .unwrap_or_else(|_| {
+            Err(Error::new(Phase::Resolve, "internal", "unpacking vmlinux ended unexpectedly"))
+        })
         .map_err(one)?;
     let list = resolve::unit_list(&resolved, &vmlinux).map_err(one)?;
     let is_shipped = |name: &str| shipped_modules.contains_key(name);
@@ -82,7 +84,7 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
             Ok(overlay)
         })
         .map_err(|error| one(Error::io(Phase::Compile, "write", &overlay_root)(error)))?;
-    let headers = work.author_headers(&options.cache)?;
+    let headers = Work::author_headers(&options.cache)?;
     let objects = work.directory("objects")?;
     let mut root = tree.root().clone();
     root.bind(work.space.path());
@@ -156,7 +158,7 @@ impl Work {
 
     /// The patch author's headers, at a path that is the same in every run: it is part of the command lines
     /// by which compiled originals are found again.
-    fn author_headers(&self, cache: &Path) -> Result<PathBuf, Vec<Error>> {
+    fn author_headers(cache: &Path) -> Result<PathBuf, Vec<Error>> {
         let directory = cache.join("include").join(env!("CARGO_PKG_VERSION"));
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -166,8 +168,9 @@ impl Work {
         for (name, text) in klp_module::headers::ALL {
             let path = directory.join(name);
             if !fs_err::read(&path).is_ok_and(|found| found == text.as_bytes()) {
-                kbuild::store::write(&path, text.as_bytes())
-                    .map_err(|error| one(Error::new(Phase::Compile, error::Code::IO, error).remedy(CACHE_REMEDY)))?;
+                kbuild::store::write(&path, text.as_bytes()).map_err(|error| {
+                    one(Error::new(Phase::Compile, error::Code::IO, error).remedy(CACHE_REMEDY))
+                })?;
             }
         }
         Ok(directory)
@@ -177,7 +180,9 @@ impl Work {
 const CACHE_REMEDY: &str = "make room, or name another cache directory with CACHEDIR";
 
 fn no_place(error: &crate::workspace::WorkspaceError) -> Vec<Error> {
-    one(Error::new(Phase::Parse, "workspace", "there is no place to work in").cause(error).remedy(CACHE_REMEDY))
+    one(Error::new(Phase::Parse, "workspace", "there is no place to work in")
+        .cause(error)
+        .remedy(CACHE_REMEDY))
 }
 
 /// The words of `CC` before the compiler: a wrapper such as ccache. The compiler itself is the kernel's.
@@ -186,7 +191,10 @@ fn launcher(options: &Options, resolved: &Resolved) -> Vec<String> {
     let mut words: Vec<String> = cc.split_whitespace().map(str::to_owned).collect();
     let is_compiler = |word: &String| {
         let name = word.rsplit('/').next().unwrap_or_default();
-        name.contains("gcc") || name.contains("clang") || name == "cc" || *word == resolved.kernel.compiler.program
+        name.contains("gcc")
+            || name.contains("clang")
+            || name == "cc"
+            || *word == resolved.kernel.compiler.program
     };
     if words.last().is_some_and(is_compiler) {
         words.pop();
@@ -236,7 +244,10 @@ impl Maker<'_> {
                     tree,
                     root,
                     compiler: &self.resolved.kernel.compiler.program,
-                    early: self.units.iter().find(|u| u.objtool.is_some() && !self.resolved.config.objtool_is_late()),
+                    early: self
+                        .units
+                        .iter()
+                        .find(|u| u.objtool.is_some() && !self.resolved.config.objtool_is_late()),
                     cflags: options.environment.cflags_module.as_deref(),
                     extra_symbols: options.environment.extra_symbols.as_deref(),
                 },
@@ -261,7 +272,8 @@ impl Maker<'_> {
             .patches
             .iter()
             .map(|patch| {
-                let name = patch.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                let name =
+                    patch.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
                 hook::PatchFile::new(&name, &patch.text)
             })
             .collect();

@@ -80,7 +80,8 @@ pub fn run(input: &Input<'_>, events: Events<'_>) -> Result<Vec<u8>, Error> {
     }
     let path = module_path(input);
     fs_err::read(&path).map_err(|error| {
-        Error::new(Phase::Kbuild, "no-module", "the kernel's kbuild made no module").cause(format!("{error}\n{text}"))
+        Error::new(Phase::Kbuild, "no-module", "the kernel's kbuild made no module")
+            .cause(format!("{error}\n{text}"))
     })
 }
 
@@ -144,5 +145,6 @@ fn refused(text: &str) -> Error {
         .remedy("add the patch that defines it, or leave out what uses it");
     }
     let code = if text.as_bytes().contains_str("objtool") { "objtool" } else { "kbuild" };
-    Error::new(Phase::Kbuild, code, "the target kernel's kbuild cannot make the module").cause(text.trim_end())
+    Error::new(Phase::Kbuild, code, "the target kernel's kbuild cannot make the module")
+        .cause(text.trim_end())
 }

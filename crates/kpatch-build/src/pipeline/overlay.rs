@@ -53,24 +53,24 @@ impl Overlay {
         if patched.is_file() { patched } else { self.source.join(unit) }
     }
 
-    /// Compiler options that lay the overlay over the tree for one unit, to stand before all others.
+    /// The directory to be searched before one of the command line's `-I`, if patched headers are below it.
     ///
-    /// `search` are the directories of the command line's `-I`, in order.
-    pub fn options(&self, unit: &Path, search: &[PathBuf]) -> Vec<String> {
-        let mut options = Vec::new();
-        let mut add = |option: &str, path: &Path| options.push(format!("{option}{}", path.display()));
-        for directory in search {
-            let relative = directory.strip_prefix(&self.source).unwrap_or(directory);
-            // Any directory below the searched one may be named behind it: `#include <linux/x.h>`.
-            if self.headers.iter().any(|h| h.starts_with(relative)) {
-                add("-I", &self.root.join(relative));
-            }
-        }
+    /// Each stands right before its own: in front of all, the patched `include/uapi/linux` would hide
+    /// `include/linux`, whose files of the same names include those of `uapi`.
+    pub fn directory_before(&self, searched: &Path) -> Option<PathBuf> {
+        let relative = searched.strip_prefix(&self.source).unwrap_or(searched);
+        // Any directory below the searched one may be named behind it: `#include <linux/x.h>`.
+        self.headers.iter().any(|h| h.starts_with(relative)).then(|| self.root.join(relative))
+    }
+
+    /// Compiler options that lead from the overlay to the rest of the tree, for one unit.
+    pub fn options(&self, unit: &Path) -> Vec<String> {
         let parent = unit.parent().unwrap_or(Path::new(""));
-        add("-iquote", &self.source.join(parent));
-        // __FILE__ and the line tables must not tell the trees apart.
-        add("-fmacro-prefix-map=", Path::new(&format!("{}/=", self.root.display())));
-        options
+        vec![
+            format!("-iquote{}", self.source.join(parent).display()),
+            // __FILE__ and the line tables must not tell the trees apart.
+            format!("-fmacro-prefix-map={}/=", self.root.display()),
+        ]
     }
 
     /// The overlay's directory.
@@ -154,7 +154,8 @@ mod tests {
         let unit = Path::new(unit);
         let output = std::process::Command::new("gcc-12")
             .args(["-E", "-P", "-nostdinc"])
-            .args(overlay.options(unit, &[source.join("include")]))
+            .args(overlay.options(unit))
+            .args(overlay.directory_before(&source.join("include")).map(|d| format!("-I{}", d.display())))
             .arg(format!("-I{}", source.join("include").display()))
             .arg(format!("-fmacro-prefix-map={}/=", source.display()))
             .arg(overlay.source_of(unit))
@@ -177,7 +178,7 @@ mod tests {
         let overlay = Overlay::create(&dir.path().join("patched"), &source, &files).unwrap();
         let output = std::process::Command::new("gcc-12")
             .args(["-E", "-P"])
-            .args(overlay.options(Path::new("fs/x/a.c"), &[]))
+            .args(overlay.options(Path::new("fs/x/a.c")))
             .arg(overlay.source_of(Path::new("fs/x/a.c")))
             .output()
             .unwrap();
@@ -190,6 +191,23 @@ mod tests {
         let text = preprocess(dir.path(), "fs/b.c", "include/linux/leaf.h");
         assert!(text.contains("int b = 2;"), "{text}");
         assert!(text.contains("\"fs/b.c\""), "{text}");
+    }
+
+    #[test]
+    fn patched_directories_keep_the_order_of_the_search() {
+        let dir = tree();
+        let source = dir.path().join("src");
+        let files = PatchedFiles::from([("include/uapi/linux/x.h".into(), Some(Vec::new()))]);
+        let overlay = Overlay::create(&dir.path().join("patched"), &source, &files).unwrap();
+        let words = ["gcc", "-I/src/include", "-I", "/src/include/uapi", "-c", "-o", "a.o", "a.c"]
+            .map(|word| word.replace("/src", &source.to_string_lossy()));
+        let command = kbuild::command::CompileCommand::from_words(&words).unwrap();
+        let command = command.with_directories_before(|directory| overlay.directory_before(directory));
+        let searched: Vec<String> = command
+            .include_directories()
+            .map(|d| d.strip_prefix(dir.path()).unwrap().display().to_string())
+            .collect();
+        assert_eq!(searched, ["patched/include", "src/include", "patched/include/uapi", "src/include/uapi"]);
     }
 
     #[test]

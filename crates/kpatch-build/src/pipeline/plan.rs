@@ -58,9 +58,12 @@ pub fn run(
             sources.push(source.to_owned());
         } else if patched.files.get(source).is_some_and(Option::is_none) {
             errors.push(
-                error("deleted-unit", "the patch deletes a source file, which the running kernel cannot forget")
-                    .file(source)
-                    .remedy("leave the deletion out of the live patch; the old code stays unused"),
+                error(
+                    "deleted-unit",
+                    "the patch deletes a source file, which the running kernel cannot forget",
+                )
+                .file(source)
+                .remedy("leave the deletion out of the live patch; the old code stays unused"),
             );
         } else {
             errors.push(
@@ -118,15 +121,15 @@ fn planned(source: &Path, unit: &units::Unit, tree: &ObjectTree) -> Result<Unit,
     })?;
     let owner = match &unit.home {
         Home::Vmlinux => VMLINUX.to_owned(),
-        Home::Modules(names) => match names.as_slice() {
-            [name] => name.clone(),
-            _ => {
+        Home::Modules(names) => {
+            let [name] = names.as_slice() else {
                 let message = format!("the file is part of several modules: {}", names.join(", "));
                 return Err(error("several-modules", message)
                     .file(source)
-                    .remedy("patch one module at a time is not possible for such a file yet; change its callers instead"));
-            }
-        },
+                    .remedy("a live patch of such a file is not supported yet; change its callers instead"));
+            };
+            name.clone()
+        }
     };
     Ok(Unit {
         source: source.to_owned(),
@@ -162,15 +165,16 @@ fn unpatchable(source: &Path, reason: &Unpatchable) -> Error {
             "leave the file out of the live patch, or check that release and flavour are right",
         ),
         Unpatchable::NotShipped { .. } => ("not-shipped", "leave the file out of the live patch"),
-        Unpatchable::DoesNotCompile { .. } | Unpatchable::Contradiction { .. } => (
-            "contradiction",
-            "source, configuration and vmlinux do not belong together: check -s, -c and -v",
-        ),
+        Unpatchable::DoesNotCompile { .. } | Unpatchable::Contradiction { .. } => {
+            ("contradiction", "source, configuration and vmlinux do not belong together: check -s, -c and -v")
+        }
         Unpatchable::Assembly => ("assembly", "change the C code that uses it"),
         _ => ("out-of-reach", "leave the file out of the live patch"),
     };
     let subject = match reason {
-        Unpatchable::DoesNotCompile { .. } => error(code, "the original source does not compile").cause(reason),
+        Unpatchable::DoesNotCompile { .. } => {
+            error(code, "the original source does not compile").cause(reason)
+        }
         _ => error(code, format!("the file cannot be patched: {reason}")),
     };
     subject.file(source).remedy(remedy)
@@ -181,7 +185,8 @@ fn outside_targets(options: &Options, units: &[Unit]) -> Vec<Error> {
         .iter()
         .filter(|unit| !options.allows(&unit.owner, &unit.object))
         .map(|unit| {
-            let message = format!("the file belongs to {}, which -t does not allow to be patched", unit.owner);
+            let message =
+                format!("the file belongs to {}, which -t does not allow to be patched", unit.owner);
             let target = if unit.owner == "vmlinux" { "vmlinux".to_owned() } else { "modules".to_owned() };
             error("outside-target", message)
                 .file(&unit.source)

@@ -32,7 +32,7 @@ pub fn run(
         let found = failures(unit, &proof);
         if lenient {
             for error in &found {
-                events(Event::warning(&error));
+                events(Event::warning(error));
             }
         } else {
             errors.extend(found);
@@ -47,7 +47,8 @@ fn prove_unit(unit: &Unit, objects: &Objects, shipped: &ShippedFiles<'_>) -> Res
     let Some(path) = objects.get(&(unit.object.clone(), Variant::Shipped)) else {
         return Err(error("no-object", "the unit was not compiled for the proof"));
     };
-    let bytes = fs_err::read(path).map_err(|e| error("io", "the compiled original cannot be read").cause(e))?;
+    let bytes =
+        fs_err::read(path).map_err(|e| error("io", "the compiled original cannot be read").cause(e))?;
     let object = Object::read(&bytes).map_err(|e| {
         error("unreadable-object", "the compiled original is not understood")
             .cause(e)
@@ -56,9 +57,11 @@ fn prove_unit(unit: &Unit, objects: &Objects, shipped: &ShippedFiles<'_>) -> Res
     let Some((data, symbols)) = shipped.get(unit.owner.as_str()) else {
         return Err(error("no-shipped-object", "the shipped object is missing").function(&unit.owner));
     };
-    let image = if symbols.is_module() { Shipped::module(data, symbols) } else { Shipped::vmlinux(data, symbols) };
     let image =
-        image.map_err(|e| error("unreadable-shipped", &format!("the shipped {} is not understood", unit.owner)).cause(e))?;
+        if symbols.is_module() { Shipped::module(data, symbols) } else { Shipped::vmlinux(data, symbols) };
+    let image = image.map_err(|e| {
+        error("unreadable-shipped", &format!("the shipped {} is not understood", unit.owner)).cause(e)
+    })?;
     let file = unit.source.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(prove(&object, &image, &file))
 }
@@ -86,7 +89,10 @@ fn failures(unit: &Unit, proof: &Proof) -> Vec<Error> {
             Error::new(
                 Phase::Prove,
                 "differs",
-                format!("the compiled original differs from the shipped {} at offset {:#x}", unit.owner, difference.offset),
+                format!(
+                    "the compiled original differs from the shipped {} at offset {:#x}",
+                    unit.owner, difference.offset
+                ),
             )
             .file(&unit.source)
             .function(function)
@@ -114,4 +120,3 @@ fn failures(unit: &Unit, proof: &Proof) -> Vec<Error> {
     }
     errors
 }
-

@@ -20,7 +20,8 @@ pub fn run(directory: &Path, name: &str, module: &[u8]) -> Result<PathBuf, Error
         Ok(())
     };
     write().map_err(|error| {
-        Error::io(Phase::Publish, "write", &path)(error).remedy("name another directory with -o, or make room")
+        Error::io(Phase::Publish, "write", &path)(error)
+            .remedy("name another directory with -o, or make room")
     })?;
     Ok(path)
 }

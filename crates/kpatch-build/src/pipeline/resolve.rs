@@ -25,21 +25,18 @@ pub struct Resolved {
 /// Finds the kernel that the options name.
 pub fn run(options: &Options, events: Events<'_>) -> Result<Resolved, Error> {
     let forward = forward(events);
-    let kernel = match &options.source {
-        Some(source) => {
-            let config = options.config.clone().unwrap_or_else(|| source.join(".config"));
-            let vmlinux = options.vmlinux.clone().unwrap_or_else(|| source.join("vmlinux"));
-            events(Event::Step(Step::UsingSource { directory: source.clone() }));
-            kernel_artifacts::open(source, &config, &vmlinux, &options.kernels, &forward).map_err(kernel_error)?
-        }
-        None => {
-            let Some(release) = &options.release else {
-                return Err(Error::new(Phase::Resolve, "no-release", "no kernel release is known")
-                    .remedy("name one with -a, as in `-a 6.1.0-30-amd64`"));
-            };
-            kernel_artifacts::resolve(release, &options.kernels, &forward).map_err(kernel_error)?
-        }
+    let kernel = if let Some(source) = &options.source {
+        let config = options.config.clone().unwrap_or_else(|| source.join(".config"));
+        let vmlinux = options.vmlinux.clone().unwrap_or_else(|| source.join("vmlinux"));
+        events(Event::Step(Step::UsingSource { directory: source.clone() }));
+        kernel_artifacts::open(source, &config, &vmlinux, &options.kernels, &forward)
+    } else if let Some(release) = &options.release {
+        kernel_artifacts::resolve(release, &options.kernels, &forward)
+    } else {
+        return Err(Error::new(Phase::Resolve, "no-release", "no kernel release is known")
+            .remedy("name one with -a, as in `-a 6.1.0-30-amd64`"));
     };
+    let kernel = kernel.map_err(kernel_error)?;
     if let Some(wanted) = options.release.as_ref().filter(|wanted| **wanted != kernel.release) {
         return Err(Error::new(
             Phase::Resolve,
@@ -100,7 +97,7 @@ pub fn object_tree(resolved: &Resolved, events: Events<'_>) -> Result<ObjectTree
     };
     let mut identity = String::new();
     for record in kernel.packages() {
-        identity += &format!("{} {}\n", record.package.name, record.package.sha256);
+        identity.extend([&*record.package.name, " ", &*record.package.sha256, "\n"]);
     }
     identity += &kernel.compiler.version_text;
     let mut root = kernel.build_root.clone();
@@ -114,12 +111,17 @@ pub fn object_tree(resolved: &Resolved, events: Events<'_>) -> Result<ObjectTree
         source: resolved.source.clone(),
         origin,
         compiler: kernel.compiler.program.clone(),
-        host_compiler: if kernel.build_root.is_host() { "gcc".to_owned() } else { kernel.compiler.program.clone() },
+        host_compiler: if kernel.build_root.is_host() {
+            "gcc".to_owned()
+        } else {
+            kernel.compiler.program.clone()
+        },
         variables: std::collections::BTreeMap::new(),
         root,
         identity,
     };
-    ObjectTree::open(&kernel.work_dir.join("object-tree"), recipe).map_err(|error| tree_error(Phase::Plan, error))
+    ObjectTree::open(&kernel.work_dir.join("object-tree"), recipe)
+        .map_err(|error| tree_error(Phase::Plan, error))
 }
 
 /// The units that the shipped vmlinux is made of.
@@ -153,7 +155,7 @@ fn kernel_arch(debian: &str) -> &str {
 }
 
 /// Passes the artefacts' events on.
-pub fn forward<'e>(events: Events<'e>) -> impl Fn(kernel_artifacts::Event) + 'e {
+pub fn forward(events: Events<'_>) -> impl Fn(kernel_artifacts::Event) + '_ {
     move |event| events(Event::Kernel(event))
 }
 

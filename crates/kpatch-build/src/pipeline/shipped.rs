@@ -40,10 +40,14 @@ impl ShippedBytes {
         units: &[Unit],
         events: Events<'_>,
     ) -> Result<ShippedBytes, Vec<Error>> {
-        let owners: BTreeSet<&str> = units.iter().map(|unit| unit.owner.as_str()).filter(|o| *o != VMLINUX).collect();
+        let owners: BTreeSet<&str> =
+            units.iter().map(|unit| unit.owner.as_str()).filter(|o| *o != VMLINUX).collect();
         let mut errors = Vec::new();
-        let modules = modules(kernel, owners, events).map_err(|mut e| errors.append(&mut e)).unwrap_or_default();
-        let vmlinux = Mapped::open(vmlinux).map_err(|e| errors.push(Error::io(Phase::Resolve, "read", vmlinux)(e))).ok();
+        let modules =
+            modules(kernel, owners, events).map_err(|mut e| errors.append(&mut e)).unwrap_or_default();
+        let vmlinux = Mapped::open(vmlinux)
+            .map_err(|e| errors.push(Error::io(Phase::Resolve, "read", vmlinux)(e)))
+            .ok();
         let exports = exports(kernel, events).map_err(|error| errors.push(error)).unwrap_or_default();
         match vmlinux {
             Some(vmlinux) if errors.is_empty() => Ok(ShippedBytes { vmlinux, modules, exports }),
@@ -81,9 +85,13 @@ impl ShippedBytes {
                     tables.tables.insert(name.to_owned(), table);
                 }
                 Err(error) => errors.push(
-                    Error::new(Phase::Resolve, "shipped-symbols", format!("the shipped {name} has no usable symbol table"))
-                        .cause(error)
-                        .remedy("name the unstripped vmlinux with -v"),
+                    Error::new(
+                        Phase::Resolve,
+                        "shipped-symbols",
+                        format!("the shipped {name} has no usable symbol table"),
+                    )
+                    .cause(error)
+                    .remedy("name the unstripped vmlinux with -v"),
                 ),
             }
         }
@@ -98,8 +106,9 @@ fn exports(kernel: &Kernel, events: Events<'_>) -> Result<Symvers, Error> {
         ));
     };
     let text = fs_err::read(&path).map_err(Error::io(Phase::Resolve, "read", &path))?;
-    Symvers::parse(&text)
-        .map_err(|error| Error::new(Phase::Resolve, "symvers", "Module.symvers cannot be read").file(&path).cause(error))
+    Symvers::parse(&text).map_err(|error| {
+        Error::new(Phase::Resolve, "symvers", "Module.symvers cannot be read").file(&path).cause(error)
+    })
 }
 
 /// Symbol tables of the shipped kernel, by object.
@@ -111,7 +120,10 @@ pub struct Tables<'a> {
 impl<'a> Tables<'a> {
     /// Bytes and symbols by object, for the proof.
     pub fn files(&'a self) -> ShippedFiles<'a> {
-        self.bytes.iter().filter_map(|(name, bytes)| Some((*name, (*bytes, self.tables.get(*name)?)))).collect()
+        self.bytes
+            .iter()
+            .filter_map(|(name, bytes)| Some((*name, (*bytes, self.tables.get(*name)?))))
+            .collect()
     }
 
     /// The symbols of an object that was read.

@@ -133,8 +133,16 @@ impl<'a, 'd> Comparer<'a, 'd> {
                 da == db && self.original.object.display_name(a) == self.patched.object.display_name(b)
             }
             (Target::String(sa, a, da), Target::String(sb, b, db)) => {
-                match (self.original.string(sa, a, da), self.patched.string(sb, b, db)) {
-                    (Some(one), Some(other)) => one == other,
+                match (self.original.string(sa, a, 0), self.patched.string(sb, b, 0)) {
+                    // Behind a string's end, loops over it stop.
+                    (Some(one), Some(other)) => {
+                        one == other && da == db || {
+                            let inside = |text: &[u8], delta: i64| (0..text.len() as i64).contains(&delta);
+                            inside(one, da)
+                                && inside(other, db)
+                                && one.get(da as usize..) == other.get(db as usize..)
+                        }
+                    }
                     _ => false,
                 }
             }

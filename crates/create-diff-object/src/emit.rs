@@ -620,6 +620,9 @@ impl Emitter<'_, '_> {
                 Some(symbol) => symbol,
                 None => match self.parts.lookup.external(key.as_ref()) {
                     Ok(Resolution::Klp { object, .. }) if object != VMLINUX => continue,
+                    // Where the trampoline alone is exported, modules have no key and the kernel finds it by
+                    // the trampoline.
+                    Ok(Resolution::Unknown) if self.parts.lookup.is_exported(trampoline.as_ref()) => continue,
                     Ok(resolution) => self.undefined(key.as_ref(), &resolution, binding::GLOBAL),
                     Err(error) => {
                         self.errors.push((None, error));

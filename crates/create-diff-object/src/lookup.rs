@@ -29,6 +29,8 @@ pub(crate) struct Lookup<'a> {
     object: &'a str,
     /// For each file symbol of the original unit, the file in the shipped table.
     files: BTreeMap<SymbolId, Found>,
+    /// Where in a table without file symbols the unit's local symbols lie.
+    neighbourhood: Option<Neighbourhood>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +47,9 @@ impl<'a> Lookup<'a> {
         exports: &'a Symvers,
         object: &'a str,
     ) -> Lookup<'a> {
-        Lookup { shipped, exports, object, files: match_files(original, shipped) }
+        let files = match_files(original, shipped);
+        let neighbourhood = Neighbourhood::find(original, shipped);
+        Lookup { shipped, exports, object, files, neighbourhood }
     }
 
     /// A symbol that the original unit defines.
@@ -121,9 +125,11 @@ impl<'a> Lookup<'a> {
             found => {
                 // Without a file, a name that occurs once is still proof.
                 let all: Vec<ShippedId> = self.shipped.named(name).filter(matching).collect();
+                let near = self.in_neighbourhood(&all);
                 match (all.as_slice(), found) {
                     ([only], _) => Ok(*only),
                     ([], _) => Err(not_shipped()),
+                    _ if near.is_some() => near.ok_or_else(not_shipped),
                     (_, Some(Found::Several(candidates))) => Err(DiffError::FileAmbiguous {
                         name: name.to_string(),
                         file: source,
@@ -140,6 +146,18 @@ impl<'a> Lookup<'a> {
         }
     }
 
+    /// The one of several symbols that lies among the unit's own.
+    fn in_neighbourhood(&self, candidates: &[ShippedId]) -> Option<ShippedId> {
+        let neighbourhood = self.neighbourhood.as_ref()?;
+        let unique = |first: u32, last: u32| {
+            let mut inside = candidates.iter().filter(|id| (first..=last).contains(&id.0));
+            let only = inside.next().copied();
+            if inside.next().is_some() { None } else { only }
+        };
+        let Neighbourhood { first, last, reach } = *neighbourhood;
+        unique(first, last).or_else(|| unique(first.saturating_sub(reach), last.saturating_add(reach)))
+    }
+
     /// The definition of a global symbol that counts, if this object has one.
     pub(crate) fn global(&self, name: &BStr) -> Option<ShippedId> {
         self.shipped.global(name)
@@ -148,6 +166,10 @@ impl<'a> Lookup<'a> {
     /// The object whose symbol table this is.
     pub(crate) fn object(&self) -> &str {
         self.object
+    }
+
+    pub(crate) fn is_exported(&self, name: &BStr) -> bool {
+        self.exports.get(name).is_some()
     }
 
     pub(crate) fn is_weak(&self, id: ShippedId) -> bool {
@@ -191,6 +213,61 @@ impl<'a> Lookup<'a> {
             name: symbol.name.as_ref().into(),
             sympos,
             function: symbol.kind == ShippedKind::Function,
+        })
+    }
+}
+
+/// The part of a shipped symbol table that one unit contributed.
+///
+/// Stripped modules have no file symbols, but the linker keeps the local symbols of each unit together and in
+/// order.
+#[derive(Clone, Copy, Debug)]
+struct Neighbourhood {
+    /// First and last symbol that must be the unit's.
+    first: u32,
+    last: u32,
+    /// How far its symbols may lie outside, at most.
+    reach: u32,
+}
+
+impl Neighbourhood {
+    fn find(unit: &Unit<'_>, shipped: &SymbolTable<'_>) -> Option<Neighbourhood> {
+        let mut anchors = Vec::new();
+        let mut locals: u32 = 0;
+        for symbol in unit.object.symbols.iter().filter(|s| s.is_local() && s.section().is_some()) {
+            if !matches!(symbol.kind, symbol_kind::FUNC | symbol_kind::OBJECT) {
+                continue;
+            }
+            locals += 1;
+            let mut same = shipped.named(symbol.name.as_ref()).filter(|&id| {
+                let other = shipped.symbol(id);
+                other.defined && other.binding == ShippedBinding::Local && kind_fits(symbol.kind, other.kind)
+            });
+            if let (Some(only), None) = (same.next(), same.next())
+                && shipped.symbol(only).size == symbol.size
+            {
+                anchors.push(only.0);
+            }
+        }
+        anchors.sort_unstable();
+        // Names that happen to be another unit's lie apart.
+        let reach = locals.saturating_mul(2).saturating_add(16);
+        let mut best: Option<(usize, u32, u32)> = None;
+        let mut from = 0;
+        for (to, &last) in anchors.iter().enumerate() {
+            while last - anchors[from] > reach {
+                from += 1;
+            }
+            if best.is_none_or(|(count, ..)| to - from + 1 > count) {
+                best = Some((to - from + 1, anchors[from], last));
+            }
+        }
+        let (count, first, last) = best?;
+        // Most of the names that can be found must be together.
+        (count * 2 > anchors.len()).then_some(Neighbourhood {
+            first,
+            last,
+            reach: locals - (count as u32).min(locals),
         })
     }
 }

@@ -1,7 +1,5 @@
 //! Fills the report.
 
-use std::collections::BTreeSet;
-
 use kpatch_elf::extract::Manifest;
 use kpatch_elf::{Object, symbol_kind};
 
@@ -29,7 +27,6 @@ pub(crate) fn tell(
 ) {
     report.callbacks = author.callbacks.iter().map(|c| patched.name(c.1)).collect();
     report.line_only = statuses.line_only.iter().map(|id| patched.name(*id)).collect();
-    let callbacks: BTreeSet<ElementId> = author.callbacks.iter().map(|c| c.1).collect();
     for id in patched.ids() {
         let element = patched.element(id);
         let status = match statuses.of[id.index()] {
@@ -54,8 +51,8 @@ pub(crate) fn tell(
                     patched.name(id)
                 )),
                 Status::Changed => report.changed.push(patched.name(id)),
-                Status::New if !callbacks.contains(&id) => report.new.push(patched.name(id)),
-                _ => {}
+                Status::New => report.new.push(patched.name(id)),
+                Status::Same => {}
             }
         }
         let is_static_local = element.kind == Kind::Datum

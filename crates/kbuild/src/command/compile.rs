@@ -280,9 +280,18 @@ impl CompileCommand {
 
     /// The words that make the compiler list the files it would read, as a rule of make for the target `unit`.
     pub fn listing_words(&self) -> Vec<String> {
+        self.preprocessor(&["-M", "-MT", "unit"])
+    }
+
+    /// The words that make the compiler print the preprocessed source.
+    pub fn preprocessing_words(&self) -> Vec<String> {
+        self.preprocessor(&["-E"])
+    }
+
+    fn preprocessor(&self, options: &[&str]) -> Vec<String> {
         let mut command = self.clone().without_dependency_file().without_flags(|word| word == "-c");
         command.arguments.retain(|argument| !matches!(argument, Argument::Valued { option: "-o", .. }));
-        command.with_last(["-M", "-MT", "unit"]).words()
+        command.with_last(options).words()
     }
 
     /// Leaves out flags that the predicate names; options with values stay.
@@ -391,6 +400,9 @@ mod tests {
         assert_eq!(variant.words(), words(expected));
         let listing = variant.listing_words().join(" ");
         assert!(listing.ends_with(" /p/a/b.c -ffunction-sections -M -MT unit"), "{listing}");
+        assert!(
+            variant.preprocessing_words().ends_with(&["-ffunction-sections".to_owned(), "-E".to_owned()])
+        );
         assert!(!listing.contains(" -c ") && !listing.contains(" -o "), "{listing}");
     }
 

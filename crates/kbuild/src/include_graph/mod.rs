@@ -40,6 +40,9 @@ pub struct IncludeGraph {
 pub struct Affected {
     /// Paths of all `.c` files that reach a changed file, whether this kernel compiles them or not.
     pub units: BTreeSet<PathBuf>,
+    /// All files that reach a changed file, headers and generated ones too, and the changed files themselves. Units
+    /// that do so only by a header that kbuild includes first are not named.
+    pub files: BTreeSet<PathBuf>,
     /// Changed files that are no part of the graph.
     pub unknown: BTreeSet<PathBuf>,
 }
@@ -115,6 +118,8 @@ impl IncludeGraph {
             (**seen || everywhere) && Path::new(file).extension().is_some_and(|suffix| suffix == "c")
         });
         affected.units = units.map(|(file, _)| PathBuf::from(file)).collect();
+        let files = self.files.iter().zip(&seen).filter(|(_, seen)| **seen);
+        affected.files = files.map(|(file, _)| PathBuf::from(file)).collect();
         affected
     }
 
@@ -334,6 +339,10 @@ mod tests {
         assert_eq!(units(&graph, "drivers/x/linux/a.h"), [""; 0]);
         assert_eq!(units(&graph, "fs/internal.h"), ["fs/one.c", "net/three.c"]);
         assert_eq!(units(&graph, "mm/internal.h"), ["mm/two.c"]);
+        let files = graph.affected([Path::new("include/asm-generic/b.h")]).files;
+        assert!(
+            files.contains(Path::new("include/linux/a.h")) && !files.contains(Path::new("fs/internal.h"))
+        );
         assert_eq!(units(&graph, "drivers/z/lost/option.h"), ["net/four.c"]);
         assert_eq!(units(&graph, "kernel/rt.c"), ["kernel/policy.c", "kernel/rt.c"]);
         let unknown = graph.affected([Path::new("arch/arm/include/asm/c.h")]).unknown;

@@ -12,6 +12,8 @@ use crate::object_tree::{ModuleObjects, ObjectTree, TreeError};
 pub struct Readers {
     /// Units of this kernel that can see a changed file, by the textual graph.
     pub units: BTreeSet<PathBuf>,
+    /// All files of the tree that can, headers too, and the changed files themselves.
+    pub files: BTreeSet<PathBuf>,
     /// How many sources of the tree can, whether or not this kernel compiles them.
     pub considered: usize,
     /// Changed files that nothing in the tree can see.
@@ -35,6 +37,7 @@ pub fn readers(
             readers.unseen.insert(file.clone());
         }
         all.append(&mut affected.units);
+        readers.files.append(&mut affected.files);
     }
     readers.considered = all.len();
     // Makefiles need to be asked only if anything may be outside of vmlinux.

@@ -68,7 +68,7 @@ pub fn run(
     };
     let ibt = ibt.map_err(|e| vec![unreadable(kpatch_elf::klp::VMLINUX, &e)])?;
     // A shipped module is the surest witness; without one the configuration has to tell.
-    let witness = manifest.objects.iter().filter(|o| o.name != kpatch_elf::klp::VMLINUX);
+    let mut witness = manifest.objects.iter().filter(|o| o.name != kpatch_elf::klp::VMLINUX);
     let magic = witness
         .find_map(|object| vermagic::of_module(context.tables.bytes(&object.name)?))
         .or_else(|| {

@@ -97,18 +97,25 @@ pub fn command(context: &Context<'_>, job: Job<'_>) -> CompileCommand {
     }
     if job.variant == Variant::Patched {
         let options = context.overlay.options(&unit.spelled);
-        command = command.with_directories_before(|directory| context.overlay.directory_before(directory));
+        command = command
+            .with_directories_before(|directory| context.overlay.directory_before(directory))
+            .with_first_includes(|file| context.overlay.first_include(file));
         command = command.with_first(options).with_source(&context.overlay.source_of(&unit.spelled));
     }
     command
 }
 
+/// Threads for as many compilers as the user allows.
+pub fn pool(jobs: usize) -> Result<rayon::ThreadPool, Vec<Error>> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs)
+        .build()
+        .map_err(|error| vec![Error::new(Phase::Compile, "threads", "cannot start threads").cause(error)])
+}
+
 /// Does all jobs, in parallel; the errors of all of them together.
 pub fn run(context: &Context<'_>, jobs: &[Job<'_>], events: Events<'_>) -> Result<Objects, Vec<Error>> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(context.jobs)
-        .build()
-        .map_err(|error| vec![Error::new(Phase::Compile, "threads", "cannot start threads").cause(error)])?;
+    let pool = pool(context.jobs)?;
     let done = AtomicUsize::new(0);
     let results: Vec<Result<(ObjectKey, PathBuf), Error>> = pool.install(|| {
         jobs.par_iter()

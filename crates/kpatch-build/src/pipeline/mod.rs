@@ -8,6 +8,7 @@ pub mod link;
 pub mod module;
 pub mod overlay;
 pub mod plan;
+pub mod preprocess;
 pub mod prove;
 pub mod publish;
 pub mod resolve;
@@ -59,11 +60,12 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         let tree = phase(Phase::Plan, events, || {
             let tree = resolve::object_tree(&resolved, events)?.with_modules(shipped_modules.values());
             plan::prepare(&patched, &tree)?;
-            Ok::<_, Error>(tree)
+            let graph = resolve::include_graph(&resolved, &tree)?;
+            Ok::<_, Error>((tree, graph))
         });
         (tree, vmlinux.join())
     });
-    let tree = tree.map_err(one)?;
+    let (tree, graph) = tree.map_err(one)?;
     let vmlinux = vmlinux
         .unwrap_or_else(|_| {
             Err(Error::new(Phase::Resolve, "internal", "unpacking vmlinux ended unexpectedly"))
@@ -71,18 +73,13 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         .map_err(one)?;
     let list = resolve::unit_list(&resolved, &vmlinux).map_err(one)?;
     let is_shipped = |name: &str| shipped_modules.contains_key(name);
-    let units = plan::run(options, &patched, &tree, &list, &is_shipped, events)?;
-    let bytes = ShippedBytes::read(&resolved.kernel, &vmlinux, &units, events)?;
-    let tables = bytes.tables()?;
-    events(Event::Step(Step::ReadingSpecialSections));
-    let sizes = diff::entry_sizes(bytes.vmlinux(), &bytes.identity(), &work.cache).map_err(one)?;
+    let kernel = plan::Kernel { tree: &tree, vmlinux: &list, graph: &graph, is_shipped: &is_shipped };
+    let plan::Plan { units, reaching } =
+        phase(Phase::Plan, events, || plan::run(options, &patched, &kernel, events))?;
 
     let overlay_root = work.directory("patched-source")?;
-    let overlay = Overlay::create(&overlay_root, &resolved.source, &patched.files)
-        .and_then(|overlay| {
-            units.iter().try_for_each(|unit| overlay.allow_spelling(&unit.spelled))?;
-            Ok(overlay)
-        })
+    let reaching = reaching.iter().chain(units.iter().map(|unit| &unit.spelled)).map(PathBuf::as_path);
+    let overlay = Overlay::create(&overlay_root, &resolved.source, &patched.files, reaching)
         .map_err(|error| one(Error::io(Phase::Compile, "write", &overlay_root)(error)))?;
     let headers = Work::author_headers(&options.cache)?;
     let objects = work.directory("objects")?;
@@ -102,6 +99,13 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         cache: &work.cache,
         jobs: options.jobs.get(),
     };
+    let units = phase(Phase::Plan, events, || preprocess::run(&context, units, events))?;
+    plan::confirm(options, &units, events)?;
+    let bytes = ShippedBytes::read(&resolved.kernel, &vmlinux, &units, events)?;
+    let tables = bytes.tables()?;
+    events(Event::Step(Step::ReadingSpecialSections));
+    let sizes = diff::entry_sizes(bytes.vmlinux(), &bytes.identity(), &work.cache).map_err(one)?;
+
     events(Event::Step(Step::BuildingOriginal));
     events(Event::Step(Step::BuildingPatched));
     let objects = phase(Phase::Compile, events, || {

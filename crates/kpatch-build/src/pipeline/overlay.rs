@@ -1,16 +1,14 @@
 //! The patched sources: a directory that holds only what the patches touch, laid over the source tree by
 //! the compiler's search order.
 //!
-//! The source tree itself is never written. A patched file stands at its own path below the overlay, so
-//! that `#include "x.h"` finds a patched neighbour first; everything else comes from the source tree, to
-//! which `-iquote` leads. Where a header is touched, its directory is mirrored with links, because an
-//! untouched header next to it includes it by a path relative to itself. A directory is mirrored with all
-//! below it: `..` in an `#include` is resolved by the file system, which would leave a linked directory.
+//! The source tree itself is never written. A patched file stands at its own path below the overlay. A file
+//! that includes it, directly or through others, must be read there too, since `#include "../x.h"` starts at
+//! the including file. So every directory of a touched file, or of one that can see it, is a directory here as
+//! well, filled with links to all that stands beside; a directory that leads to no such file is one link.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 
@@ -23,28 +21,44 @@ pub type PatchedFiles = BTreeMap<PathBuf, Option<Vec<u8>>>;
 pub struct Overlay {
     root: PathBuf,
     source: PathBuf,
-    /// Directories that hold touched headers, relative to the tree.
-    headers: BTreeSet<PathBuf>,
+    /// Directories that are real here, relative to the tree.
+    directories: BTreeSet<PathBuf>,
 }
 
 impl Overlay {
-    /// Writes the patched files below `root`, which must be empty, over the tree `source`.
-    pub fn create(root: &Path, source: &Path, files: &PatchedFiles) -> io::Result<Overlay> {
-        let mut headers = BTreeSet::new();
-        for (path, contents) in files {
-            let parent = path.parent().unwrap_or(Path::new(""));
-            fs::create_dir_all(root.join(parent))?;
-            if path.extension() == Some(OsStr::new("h")) {
-                headers.insert(parent.to_owned());
+    /// Writes the patched files below `root`, which must be empty, over the tree `source`. `reaching` are the
+    /// paths by which files that can see a touched one are compiled or included: a unit's path may lead through
+    /// other directories (`arch/x86/kvm/../../../virt/kvm/kvm_main.c`), which must be real as well.
+    pub fn create<'p>(
+        root: &Path,
+        source: &Path,
+        files: &'p PatchedFiles,
+        reaching: impl IntoIterator<Item = &'p Path>,
+    ) -> io::Result<Overlay> {
+        let mut directories = BTreeSet::from([PathBuf::new()]);
+        for path in files.keys().map(PathBuf::as_path).chain(reaching) {
+            let mut directory = PathBuf::new();
+            for part in path.parent().unwrap_or(Path::new("")).components() {
+                match part {
+                    Component::Normal(name) => directory.push(name),
+                    Component::ParentDir => {
+                        directory.pop();
+                    }
+                    _ => {}
+                }
+                directories.insert(directory.clone());
             }
+        }
+        for directory in &directories {
+            fs::create_dir_all(root.join(directory))?;
+            link_entries(root, source, directory, &directories, files)?;
+        }
+        for (path, contents) in files {
             if let Some(contents) = contents {
                 fs::write(root.join(path), contents)?;
             }
         }
-        for directory in &headers {
-            mirror(root, source, directory, files)?;
-        }
-        Ok(Overlay { root: root.to_owned(), source: source.to_owned(), headers })
+        Ok(Overlay { root: root.to_owned(), source: source.to_owned(), directories })
     }
 
     /// The path of a unit's source: patched if it is touched, else the tree's own.
@@ -53,14 +67,19 @@ impl Overlay {
         if patched.is_file() { patched } else { self.source.join(unit) }
     }
 
-    /// The directory to be searched before one of the command line's `-I`, if patched headers are below it.
+    /// The directory to be searched before one of the command line's `-I`, if it is a real one here.
     ///
     /// Each stands right before its own: in front of all, the patched `include/uapi/linux` would hide
     /// `include/linux`, whose files of the same names include those of `uapi`.
     pub fn directory_before(&self, searched: &Path) -> Option<PathBuf> {
-        let relative = searched.strip_prefix(&self.source).unwrap_or(searched);
-        // Any directory below the searched one may be named behind it: `#include <linux/x.h>`.
-        self.headers.iter().any(|h| h.starts_with(relative)).then(|| self.root.join(relative))
+        let relative = searched.strip_prefix(&self.source).ok()?;
+        self.directories.contains(relative).then(|| self.root.join(relative))
+    }
+
+    /// The file to be included first in place of one that the command line names (`-include`).
+    pub fn first_include(&self, named: &Path) -> Option<PathBuf> {
+        let relative = named.strip_prefix(&self.source).ok()?;
+        self.directories.contains(relative.parent()?).then(|| self.root.join(relative))
     }
 
     /// Compiler options that lead from the overlay to the rest of the tree, for one unit.
@@ -78,47 +97,31 @@ impl Overlay {
         &self.root
     }
 
-    /// True if any header is touched.
-    pub fn touches_headers(&self) -> bool {
-        !self.headers.is_empty()
-    }
-
-    /// Makes a unit's path usable as kbuild spells it, which may lead through a directory that no patch
-    /// touches.
-    pub fn allow_spelling(&self, spelled: &Path) -> io::Result<()> {
-        let mut directory = self.root.clone();
-        for part in spelled.parent().unwrap_or(Path::new("")).components() {
-            directory.push(part);
-            if matches!(part, std::path::Component::Normal(_)) {
-                fs::create_dir_all(&directory)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Turns a path below the overlay into one below the source tree.
     pub fn to_source<'p>(&self, path: &'p Path) -> &'p Path {
         path.strip_prefix(&self.root).or_else(|_| path.strip_prefix(&self.source)).unwrap_or(path)
     }
 }
 
-/// Fills `directory` of the overlay with links to the tree's files, leaving patched and deleted ones alone.
-fn mirror(root: &Path, source: &Path, directory: &Path, files: &PatchedFiles) -> io::Result<()> {
+/// Fills a directory of the overlay with links to what the tree has there, except real directories and touched
+/// files.
+fn link_entries(
+    root: &Path,
+    source: &Path,
+    directory: &Path,
+    directories: &BTreeSet<PathBuf>,
+    files: &PatchedFiles,
+) -> io::Result<()> {
     let from = source.join(directory);
+    // A patch may create a directory.
     if !from.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(root.join(directory))?;
     for entry in fs::read_dir(&from)? {
         let entry = entry?;
         let relative = directory.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            mirror(root, source, &relative, files)?;
-        } else if !files.contains_key(&relative) {
-            match std::os::unix::fs::symlink(entry.path(), root.join(&relative)) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other?,
-            }
+        if !directories.contains(&relative) && !files.contains_key(&relative) {
+            std::os::unix::fs::symlink(entry.path(), root.join(&relative))?;
         }
     }
     Ok(())
@@ -146,11 +149,11 @@ mod tests {
         dir
     }
 
-    fn preprocess(dir: &Path, unit: &str, touched: &str) -> String {
+    fn preprocess(dir: &Path, unit: &str, touched: &str, reaching: &[&str]) -> String {
         let source = dir.join("src");
         let files = PatchedFiles::from([(PathBuf::from(touched), Some(b"#define VALUE 2\n".to_vec()))]);
         let root = dir.join("patched");
-        let overlay = Overlay::create(&root, &source, &files).unwrap();
+        let overlay = Overlay::create(&root, &source, &files, reaching.iter().map(Path::new)).unwrap();
         let unit = Path::new(unit);
         let output = std::process::Command::new("gcc-12")
             .args(["-E", "-P", "-nostdinc"])
@@ -175,7 +178,7 @@ mod tests {
             ("fs/x/inner.h".into(), Some(b"#define VALUE 2\n".to_vec())),
             ("fs/x/a.c".into(), Some(b"#include \"outer.h\"\nint a = VALUE;\n".to_vec())),
         ]);
-        let overlay = Overlay::create(&dir.path().join("patched"), &source, &files).unwrap();
+        let overlay = Overlay::create(&dir.path().join("patched"), &source, &files, []).unwrap();
         let output = std::process::Command::new("gcc-12")
             .args(["-E", "-P"])
             .args(overlay.options(Path::new("fs/x/a.c")))
@@ -188,7 +191,7 @@ mod tests {
     #[test]
     fn a_touched_global_header_is_found_by_search_path_and_dot_dot() {
         let dir = tree();
-        let text = preprocess(dir.path(), "fs/b.c", "include/linux/leaf.h");
+        let text = preprocess(dir.path(), "fs/b.c", "include/linux/leaf.h", &["include/linux/k.h", "fs/b.c"]);
         assert!(text.contains("int b = 2;"), "{text}");
         assert!(text.contains("\"fs/b.c\""), "{text}");
     }
@@ -198,7 +201,7 @@ mod tests {
         let dir = tree();
         let source = dir.path().join("src");
         let files = PatchedFiles::from([("include/uapi/linux/x.h".into(), Some(Vec::new()))]);
-        let overlay = Overlay::create(&dir.path().join("patched"), &source, &files).unwrap();
+        let overlay = Overlay::create(&dir.path().join("patched"), &source, &files, []).unwrap();
         let words = ["gcc", "-I/src/include", "-I", "/src/include/uapi", "-c", "-o", "a.o", "a.c"]
             .map(|word| word.replace("/src", &source.to_string_lossy()));
         let command = kbuild::command::CompileCommand::from_words(&words).unwrap();
@@ -211,11 +214,34 @@ mod tests {
     }
 
     #[test]
+    fn an_untouched_unit_reads_a_touched_file_of_another_directory() {
+        let dir = tree();
+        let source = dir.path().join("src");
+        for (path, text) in [
+            ("net/a/unit.c", "#include \"../b/part.c\"\n#include \"beside.h\"\n#include \"../c/far.h\"\n"),
+            ("net/a/beside.h", "int beside;\n"),
+            ("net/b/part.c", "int part = 1;\n"),
+            ("net/c/far.h", "int far;\n"),
+        ] {
+            fs::create_dir_all(source.join(path).parent().unwrap()).unwrap();
+            fs::write(source.join(path), text).unwrap();
+        }
+        let text = preprocess(dir.path(), "net/a/unit.c", "net/b/part.c", &["net/a/unit.c"]);
+        assert!(text.contains("VALUE 2") || !text.contains("int part"), "{text}");
+        assert!(text.contains("int beside;") && text.contains("int far;"), "{text}");
+        // By the path of a makefile that leads through another directory.
+        fs::remove_dir_all(dir.path().join("patched")).unwrap();
+        let unit = "net/c/../a/unit.c";
+        let text = preprocess(dir.path(), unit, "net/b/part.c", &[unit]);
+        assert!(!text.contains("int part") && text.contains("int far;"), "{text}");
+    }
+
+    #[test]
     fn a_deleted_file_does_not_shine_through() {
         let dir = tree();
         let source = dir.path().join("src");
         let files = PatchedFiles::from([("include/linux/leaf.h".into(), None)]);
-        let overlay = Overlay::create(&dir.path().join("patched"), &source, &files).unwrap();
+        let overlay = Overlay::create(&dir.path().join("patched"), &source, &files, []).unwrap();
         assert!(!overlay.root().join("include/linux/leaf.h").exists());
         assert!(overlay.root().join("include/linux/k.h").exists());
     }

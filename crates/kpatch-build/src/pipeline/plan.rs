@@ -1,9 +1,10 @@
 //! Touched files to units: what is compiled, by which command, into which object.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use kbuild::command::CompileCommand;
+use kbuild::include_graph::IncludeGraph;
 use kbuild::object_tree::ObjectTree;
 use kbuild::units::{self, Home, UnitList, Unpatchable};
 use kpatch_elf::klp::VMLINUX;
@@ -32,6 +33,17 @@ pub struct Unit {
     pub objtool: Option<Vec<String>>,
     /// Every file that the unit reads, absolute.
     pub dependencies: Vec<PathBuf>,
+    /// No patch touches its source; it may read a touched file.
+    pub indirect: bool,
+}
+
+/// The units, and what the overlay needs to know.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Units that patches touch, and those that can see a touched file, in the order of their paths.
+    pub units: Vec<Unit>,
+    /// Files of the tree that can see a touched file.
+    pub reaching: BTreeSet<PathBuf>,
 }
 
 /// Asks kbuild for the commands of all touched sources, so that it works while vmlinux is unpacked; what it
@@ -42,15 +54,25 @@ pub fn prepare(patched: &Patched, tree: &ObjectTree) -> Result<(), Error> {
     tree.commands(&sources).map(|_| ()).map_err(|error| tree_error(Phase::Plan, error))
 }
 
-/// The units that the patches change, in the order of their paths. All that is wrong is reported.
+/// What is known about the kernel.
+pub struct Kernel<'a> {
+    /// The object tree.
+    pub tree: &'a ObjectTree,
+    /// The units of vmlinux.
+    pub vmlinux: &'a UnitList,
+    /// Who includes whom.
+    pub graph: &'a IncludeGraph,
+    /// Whether the kernel comes with a module of that name.
+    pub is_shipped: &'a dyn Fn(&str) -> bool,
+}
+
+/// The units that the patches change or may change, in the order of their paths. All that is wrong is reported.
 pub fn run(
     options: &Options,
     patched: &Patched,
-    tree: &ObjectTree,
-    vmlinux: &UnitList,
-    is_shipped: &dyn Fn(&str) -> bool,
+    kernel: &Kernel<'_>,
     events: Events<'_>,
-) -> Result<Vec<Unit>, Vec<Error>> {
+) -> Result<Plan, Vec<Error>> {
     let mut errors = Vec::new();
     let mut sources = Vec::new();
     for source in patched.of_kind(FileKind::Source) {
@@ -73,26 +95,49 @@ pub fn run(
             );
         }
     }
-    let located = match units::locate(tree, vmlinux, is_shipped, &sources) {
-        Ok(located) => located,
-        Err(error) => {
-            errors.push(tree_error(Phase::Plan, error));
-            return Err(errors);
-        }
-    };
+    let located = locate(kernel, &sources).map_err(|error| {
+        errors.push(error);
+        std::mem::take(&mut errors)
+    })?;
     let mut units = Vec::new();
-    for (source, located) in &located {
+    let mut no_units = BTreeMap::new();
+    for (source, located) in located {
         match located {
-            Ok(unit) => match planned(source, unit, tree) {
+            Ok(unit) => match planned(&source, &unit, kernel.tree, false) {
                 Ok(unit) => units.push(unit),
                 Err(error) => errors.push(error),
             },
-            Err(reason) => errors.push(unpatchable(source, reason)),
+            Err(reason @ Unpatchable::NotConfigured { .. }) => {
+                no_units.insert(source, reason);
+            }
+            Err(reason) => errors.push(unpatchable(&source, &reason)),
         }
     }
     errors.extend(outside_targets(options, &units));
-    errors.extend(uncovered_headers(patched, tree, &units));
-    if units.is_empty() && errors.is_empty() {
+    let mut plan = Plan { units, reaching: BTreeSet::new() };
+    match indirect(patched, kernel, &plan.units, &no_units) {
+        Ok((found, reaching)) => {
+            plan.reaching = reaching;
+            for (source, located) in found {
+                match located {
+                    Ok(unit) => match planned(&source, &unit, kernel.tree, true) {
+                        Ok(unit) => plan.units.push(unit),
+                        Err(error) => errors.push(error),
+                    },
+                    Err(
+                        reason @ (Unpatchable::DoesNotCompile { .. } | Unpatchable::Contradiction { .. }),
+                    ) => {
+                        errors.push(unpatchable(&source, &reason));
+                    }
+                    // The graph names too many; this kernel does not have this one.
+                    Err(_) => {}
+                }
+            }
+        }
+        Err(error) => errors.push(error),
+    }
+    errors.extend(read_by_nobody(patched, kernel, &plan.units, &no_units, events));
+    if plan.units.is_empty() && errors.is_empty() {
         errors.push(
             error("no-units", "the patch changes no source file of the kernel")
                 .remedy("a live patch needs a change to a .c file that the kernel is compiled from"),
@@ -101,8 +146,70 @@ pub fn run(
     if !errors.is_empty() {
         return Err(errors);
     }
+    plan.units.sort_by(|a, b| a.source.cmp(&b.source));
+    Ok(plan)
+}
+
+/// Tells what will be compiled; units outside of `-t` are errors.
+pub fn confirm(options: &Options, units: &[Unit], events: Events<'_>) -> Result<(), Vec<Error>> {
+    let errors = outside_targets(options, units);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
     events(Event::Planned { units: units.iter().map(|u| (u.object.clone(), u.owner.clone())).collect() });
-    Ok(units)
+    Ok(())
+}
+
+type Located = BTreeMap<PathBuf, Result<units::Unit, Unpatchable>>;
+
+fn locate(kernel: &Kernel<'_>, sources: &[PathBuf]) -> Result<Located, Error> {
+    units::locate(kernel.tree, kernel.vmlinux, kernel.is_shipped, sources)
+        .map_err(|error| tree_error(Phase::Plan, error))
+}
+
+/// The units that no patch touches but that can see a touched file, and all files that can.
+fn indirect(
+    patched: &Patched,
+    kernel: &Kernel<'_>,
+    direct: &[Unit],
+    no_units: &BTreeMap<PathBuf, Unpatchable>,
+) -> Result<(Located, BTreeSet<PathBuf>), Error> {
+    let touched = |path: &Path| patched.touched.contains_key(path);
+    // A unit can be included by others besides; most are not, and then nobody needs to be asked.
+    let included = direct
+        .iter()
+        .map(|unit| unit.source.as_path())
+        .filter(|source| kernel.graph.affected([*source]).units.iter().any(|reader| !touched(reader)));
+    let headers = patched.of_kind(FileKind::Header).filter(|path| exists_or_goes(patched, path));
+    let changed: Vec<PathBuf> =
+        headers.chain(no_units.keys().map(PathBuf::as_path)).chain(included).map(Path::to_owned).collect();
+    if changed.is_empty() {
+        return Ok((Located::new(), BTreeSet::new()));
+    }
+    let readers = units::readers(kernel.tree, kernel.graph, kernel.vmlinux, &changed)
+        .map_err(|error| tree_error(Phase::Plan, error))?;
+    let untouched: Vec<PathBuf> = readers.units.into_iter().filter(|unit| !touched(unit)).collect();
+    Ok((locate(kernel, &untouched)?, readers.files))
+}
+
+/// Errors for sources that are neither units nor included by any; headers that no unit reads change nothing.
+fn read_by_nobody(
+    patched: &Patched,
+    kernel: &Kernel<'_>,
+    units: &[Unit],
+    no_units: &BTreeMap<PathBuf, Unpatchable>,
+    events: Events<'_>,
+) -> Vec<Error> {
+    let sources: BTreeSet<&Path> = units.iter().map(|unit| unit.source.as_path()).collect();
+    let is_read =
+        |path: &Path| kernel.graph.affected([path]).units.iter().any(|unit| sources.contains(unit.as_path()));
+    for header in patched.of_kind(FileKind::Header).filter(|path| exists_or_goes(patched, path)) {
+        if !is_read(header) {
+            events(Event::note(format!("{}: no unit of this kernel reads it", header.display())));
+        }
+    }
+    let lost = no_units.iter().filter(|(source, _)| !is_read(source));
+    lost.map(|(source, reason)| unpatchable(source, reason)).collect()
 }
 
 fn error(code: &'static str, message: impl std::fmt::Display) -> Error {
@@ -115,7 +222,12 @@ fn exists(patched: &Patched, source: &Path) -> bool {
     patched.files.get(source).is_some_and(Option::is_some) && touched.is_some_and(|touched| !touched.created)
 }
 
-fn planned(source: &Path, unit: &units::Unit, tree: &ObjectTree) -> Result<Unit, Error> {
+/// True for a file that the tree has, whether or not the patched tree still has it.
+fn exists_or_goes(patched: &Patched, path: &Path) -> bool {
+    patched.touched.get(path).is_some_and(|touched| !touched.created)
+}
+
+fn planned(source: &Path, unit: &units::Unit, tree: &ObjectTree, indirect: bool) -> Result<Unit, Error> {
     let compile = unit.command.compile().map_err(|e| {
         error("command", "kbuild's command for the unit is not understood").file(source).cause(e)
     })?;
@@ -139,6 +251,7 @@ fn planned(source: &Path, unit: &units::Unit, tree: &ObjectTree) -> Result<Unit,
         compile,
         objtool: unit.command.objtool().map(<[String]>::to_vec),
         dependencies: unit.command.files().map(|file| tree.path().join(file)).collect(),
+        indirect,
     })
 }
 
@@ -191,25 +304,6 @@ fn outside_targets(options: &Options, units: &[Unit]) -> Vec<Error> {
             error("outside-target", message)
                 .file(&unit.source)
                 .remedy(format!("add -t {target}, or leave the file out of the live patch"))
-        })
-        .collect()
-}
-
-/// Touched headers that no unit of the plan reads: whoever else reads them would change unseen.
-fn uncovered_headers(patched: &Patched, tree: &ObjectTree, units: &[Unit]) -> Vec<Error> {
-    let read: BTreeSet<&Path> = units
-        .iter()
-        .flat_map(|unit| &unit.dependencies)
-        .filter_map(|path| path.strip_prefix(tree.source()).ok())
-        .collect();
-    patched
-        .of_kind(FileKind::Header)
-        .filter(|header| !read.contains(header))
-        .map(|header| {
-            error("header-of-other-units", "no unit of this patch reads this header")
-                .file(header)
-                .cause("units that the patch does not touch may read it, and they are not searched for yet")
-                .remedy("touch the units that use it in the same patch, or make the change in their .c files")
         })
         .collect()
 }

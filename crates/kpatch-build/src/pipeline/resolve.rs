@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kbuild::config::Config;
+use kbuild::include_graph::IncludeGraph;
 use kbuild::object_tree::{ObjectTree, Origin, Recipe};
 use kbuild::store::Item;
 use kbuild::units::UnitList;
@@ -136,6 +137,15 @@ pub fn unit_list(resolved: &Resolved, vmlinux: &Path) -> Result<UnitList, Error>
     let changed = metadata.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
     let key = format!("{} {} {:?}", vmlinux.display(), metadata.len(), changed);
     UnitList::cached(&Item::new(resolved.kernel.work_dir.join("units"), key), vmlinux).map_err(|e| failed(&e))
+}
+
+/// Who includes whom in the kernel's sources; reading them all takes seconds, once.
+pub fn include_graph(resolved: &Resolved, tree: &ObjectTree) -> Result<IncludeGraph, Error> {
+    let recipe = tree.recipe();
+    let item = Item::new(resolved.kernel.work_dir.join("include-graph"), recipe.identity.clone());
+    IncludeGraph::cached(&item, &resolved.source, tree.path(), &recipe.arch).map_err(|error| {
+        Error::new(Phase::Plan, "include-graph", "the kernel's sources cannot be read").cause(error)
+    })
 }
 
 /// The headers package, where the kernel has one.

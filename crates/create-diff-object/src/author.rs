@@ -83,7 +83,7 @@ fn string(unit: &Unit<'_>, relocation: &Relocation) -> Option<String> {
         Target::String(section, start, delta) => unit.string(section, start, delta)?.to_vec(),
         Target::Element(id, delta) => {
             let element = unit.element(id);
-            let place = u64::try_from(element.origin as i64 + delta).ok()?;
+            let place = u64::try_from((element.origin as i64).wrapping_add(delta)).ok()?;
             unit.object.section(element.section).string_at(place)?.to_vec()
         }
         _ => return None,

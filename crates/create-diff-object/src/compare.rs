@@ -1,6 +1,6 @@
 //! Tells same from changed, and says where the first difference is.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 
 use bstr::{BStr, ByteSlice};
@@ -10,6 +10,9 @@ use crate::correlate::Twins;
 use crate::names::{self, Special};
 use crate::tables::{self, TableKind};
 use crate::unit::{Element, ElementId, Kind, Reference, Target, Unit};
+
+/// Constants that refer to constants are followed so far; what lies deeper counts as different.
+const DEPTH: u32 = 100;
 
 /// What the first difference is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub(crate) struct Comparer<'a, 'd> {
     patched_places: Vec<Vec<i64>>,
     /// Pairs that are being compared or were found equal; recursion stops there.
     equal: RefCell<HashMap<(ElementId, i64, ElementId, i64), bool>>,
+    /// How deep the comparison is in constants that refer to constants.
+    depth: Cell<u32>,
 }
 
 impl<'a, 'd> Comparer<'a, 'd> {
@@ -43,6 +48,7 @@ impl<'a, 'd> Comparer<'a, 'd> {
             patched,
             twins,
             equal: RefCell::new(HashMap::new()),
+            depth: Cell::new(0),
         }
     }
 
@@ -219,14 +225,19 @@ impl<'a, 'd> Comparer<'a, 'd> {
         if let Some(&known) = self.equal.borrow().get(&key) {
             return known;
         }
+        if self.depth.get() >= DEPTH {
+            return false;
+        }
         // Two that refer to each other are equal unless something else says no.
         self.equal.borrow_mut().insert(key, true);
-        let result = self.region_difference(a, da, b, db);
+        self.depth.set(self.depth.get() + 1);
+        let result = self.same_contents_from(a, da, b, db);
+        self.depth.set(self.depth.get() - 1);
         self.equal.borrow_mut().insert(key, result);
         result
     }
 
-    fn region_difference(&self, a: ElementId, da: i64, b: ElementId, db: i64) -> bool {
+    fn same_contents_from(&self, a: ElementId, da: i64, b: ElementId, db: i64) -> bool {
         let (x, y) = (self.original.element(a), self.patched.element(b));
         let Some((start_x, end_x)) = region(x, da, &self.original_places[a.index()]) else { return da == db };
         let Some((start_y, end_y)) = region(y, db, &self.patched_places[b.index()]) else { return false };
@@ -356,12 +367,14 @@ impl<'a> Slice<'a, '_> {
 
 /// The stretch from a place of an element to the next place that is referred to.
 fn region(element: &Element, delta: i64, places: &[i64]) -> Option<(u64, u64)> {
-    let start = u64::try_from(element.origin as i64 + delta).ok()?;
+    let start = u64::try_from((element.origin as i64).wrapping_add(delta)).ok()?;
     if start < element.start || start >= element.end {
         return None;
     }
     let next = places.get(places.partition_point(|&p| p <= delta));
-    let end = next.and_then(|&p| u64::try_from(element.origin as i64 + p).ok()).unwrap_or(element.end);
+    let end = next
+        .and_then(|&p| u64::try_from((element.origin as i64).wrapping_add(p)).ok())
+        .unwrap_or(element.end);
     Some((start, end.clamp(start, element.end)))
 }
 
@@ -408,7 +421,7 @@ pub(crate) fn describe(unit: &Unit<'_>, target: Target) -> String {
     let with = |name: String, delta: i64| match delta {
         0 => name,
         d if d > 0 => format!("{name}+{d:#x}"),
-        d => format!("{name}-{:#x}", -d),
+        d => format!("{name}-{:#x}", d.unsigned_abs()),
     };
     match target {
         Target::Element(id, delta) => with(unit.name(id), delta),

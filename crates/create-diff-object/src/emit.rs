@@ -276,7 +276,7 @@ impl Emitter<'_, '_> {
         }
         for (id, symbol) in unit.object.symbols_with_ids() {
             if files.contains(&id) {
-                let new = self.out.add_symbol(symbol.clone());
+                let new = self.out.add_symbol(Symbol { place: Place::Absolute, ..symbol.clone() });
                 self.symbols.insert(id, new);
             }
             let Some(owner) = owners.get(&id) else { continue };
@@ -357,12 +357,12 @@ impl Emitter<'_, '_> {
             Target::String(section, start, delta) => {
                 let bytes = unit.string(section, start, 0)?.to_vec();
                 let (symbol, place) = self.pool(section, bytes);
-                Some((Some(symbol), place as i64 + delta - reference.bias))
+                Some((Some(symbol), (place as i64).wrapping_add(delta).wrapping_sub(reference.bias)))
             }
             Target::Constant(section, start, delta) => {
                 let bytes = unit.constant(section, start)?.to_vec();
                 let (symbol, place) = self.pool(section, bytes);
-                Some((Some(symbol), place as i64 + delta - reference.bias))
+                Some((Some(symbol), (place as i64).wrapping_add(delta).wrapping_sub(reference.bias)))
             }
             Target::External(symbol, _) => {
                 let old = unit.object.symbol(symbol);
@@ -409,7 +409,7 @@ impl Emitter<'_, '_> {
         let unit = self.parts.patched;
         let twin = self.parts.twins.of_patched[target.index()];
         let existing = self.parts.statuses.of[target.index()] != Change::New;
-        let addend = delta - reference.bias;
+        let addend = delta.wrapping_sub(reference.bias);
         // A pointer to a function that exists outlives the patch and must be comparable with pointers that
         // exist: it goes to the original.
         let pointer = unit.element(target).kind == Kind::Function
@@ -583,7 +583,7 @@ impl Emitter<'_, '_> {
             // Linked as it is: merging would have to know what section symbols with offsets mean.
             new.flags &= !(section_flags::MERGE | section_flags::STRINGS);
             new.entry_size = 0;
-            let align = usize::try_from(section.align.max(1)).unwrap_or(1);
+            let align = usize::try_from(section.align.clamp(1, 4096)).unwrap_or(1);
             Pool { section: out.add_section(new), bytes: Vec::new(), align, known: BTreeMap::new() }
         });
         let place = if let Some(&place) = pool.known.get(&bytes) {

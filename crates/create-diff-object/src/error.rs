@@ -51,6 +51,14 @@ pub enum DiffError {
         /// Size of an entry, bytes.
         entry: u64,
     },
+    /// An alignment that no kernel has.
+    #[error("{section} is aligned to {align} bytes")]
+    Alignment {
+        /// The section.
+        section: String,
+        /// Its alignment.
+        align: u64,
+    },
     /// A section that holds entries about code but is not known.
     #[error("{section} refers to function {function} and is no section that this tool knows")]
     UnknownTable {
@@ -110,22 +118,6 @@ pub enum DiffError {
         section: String,
         /// How many.
         candidates: usize,
-    },
-    /// A symbol turned into something else.
-    #[error("{name} changed from {before} to {after}")]
-    SymbolChanged {
-        /// Its name.
-        name: String,
-        /// What it was.
-        before: String,
-        /// What it is.
-        after: String,
-    },
-    /// A changed function that is in a section group, or a new group.
-    #[error("{name} is in a section group (COMDAT), which the linker may drop")]
-    Grouped {
-        /// The function.
-        name: String,
     },
     /// The shipped object lacks a symbol.
     #[error("{name} is not in the symbol table of {object}")]
@@ -221,12 +213,6 @@ pub enum DiffError {
         /// Where it jumps to.
         target: String,
     },
-    /// A short branch leaves a function that has to be taken out of its section.
-    #[error("{name} is reached by a short branch, so it cannot be taken out of its section")]
-    ShortBranch {
-        /// The function.
-        name: String,
-    },
     /// A section of the author macros is damaged.
     #[error("{section} is not what the author macros make")]
     AuthorSection {
@@ -244,6 +230,7 @@ impl DiffError {
             Self::Header { .. } => "header-mismatch",
             Self::EntrySizeUnknown { .. } => "entry-size-unknown",
             Self::EntrySizeWrong { .. } => "entry-size-wrong",
+            Self::Alignment { .. } => "alignment",
             Self::UnknownTable { .. } => "unknown-table",
             Self::NoEntry { .. } => "no-entry",
             Self::Init { .. } => "init-changed",
@@ -251,8 +238,6 @@ impl DiffError {
             Self::ChangedData { .. } => "data-changed",
             Self::Registration { .. } => "registration",
             Self::Ambiguous { .. } => "ambiguous-twin",
-            Self::SymbolChanged { .. } => "symbol-changed",
-            Self::Grouped { .. } => "grouped",
             Self::NotShipped { .. } => "not-shipped",
             Self::NotListed { .. } => "not-in-kallsyms",
             Self::FileAmbiguous { .. } => "file-ambiguous",
@@ -263,7 +248,6 @@ impl DiffError {
             Self::RuntimeConstant { .. } => "runtime-constant",
             Self::Relocation { .. } => "relocation",
             Self::SiblingCall { .. } => "sibling-call",
-            Self::ShortBranch { .. } => "short-branch",
             Self::AuthorSection { .. } => "author-section",
         }
     }
@@ -275,6 +259,7 @@ impl DiffError {
                 "compile both versions with the same compiler and flags"
             }
             Self::Write(_) | Self::Manifest(_) => "report this: the tool made something it cannot write",
+            Self::Alignment { .. } => "compile it again: the object is damaged",
             Self::EntrySizeUnknown { .. } | Self::EntrySizeWrong { .. } => {
                 "give the size of this kernel's structure (NAME_STRUCT_SIZE, or DWARF of vmlinux)"
             }
@@ -292,8 +277,6 @@ impl DiffError {
             Self::Ambiguous { .. } | Self::LocalAmbiguous { .. } => {
                 "leave alone the function that refers to it, or give the new one another name"
             }
-            Self::SymbolChanged { .. } => "keep name and kind, and give the new one another name",
-            Self::Grouped { .. } => "make the function static inline __always_inline, or patch its users",
             Self::NotShipped { .. } => "check that source and configuration are those of the shipped kernel",
             Self::NotListed { .. } => "avoid the reference in the changed functions",
             Self::FileAmbiguous { .. } => "avoid references to local symbols of this file",
@@ -303,7 +286,7 @@ impl DiffError {
             Self::RuntimeConstant { .. } => {
                 "compile both versions with include/asm-generic/runtime-const.h included first"
             }
-            Self::Relocation { .. } | Self::ShortBranch { .. } => "report this with both objects",
+            Self::Relocation { .. } => "report this with both objects",
             Self::SiblingCall { .. } => {
                 "add __attribute__((optimize(\"-fno-optimize-sibling-calls\"))) to the function"
             }
@@ -320,8 +303,6 @@ impl DiffError {
             | Self::ChangedData { .. }
             | Self::Registration { .. }
             | Self::Ambiguous { .. }
-            | Self::SymbolChanged { .. }
-            | Self::Grouped { .. }
             | Self::Header { .. } => 2,
             _ => 1,
         }

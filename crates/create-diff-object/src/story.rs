@@ -1,6 +1,8 @@
 //! Fills the report.
 
-use kpatch_elf::extract::Manifest;
+use std::collections::BTreeMap;
+
+use kpatch_elf::extract::{Manifest, Reference};
 use kpatch_elf::{Object, symbol_kind};
 
 use crate::author::Author;
@@ -151,7 +153,9 @@ pub(crate) fn sum_up(report: &mut Report, object: &Object<'_>, manifest: &Manife
     for section in object.sections.iter().filter(|s| s.is_alloc()) {
         *report.sections.entry(section.name.to_string()).or_default() += section.size();
     }
-    let meaning = |symbol: &str| manifest.references.iter().find(|r| r.symbol == symbol);
+    let references: BTreeMap<&str, &Reference> =
+        manifest.references.iter().map(|r| (r.symbol.as_str(), r)).collect();
+    let meaning = |symbol: &str| references.get(symbol).copied();
     for symbol in &object.symbols {
         let name = symbol.name.to_string();
         if symbol.kind == symbol_kind::FUNC && symbol.section().is_some() {
@@ -169,7 +173,7 @@ pub(crate) fn sum_up(report: &mut Report, object: &Object<'_>, manifest: &Manife
     report.patched =
         manifest.functions.iter().map(|f| format!("{}.{},{}", manifest.object, f.name, f.sympos)).collect();
     report.patched.sort();
-    let full = |r: &kpatch_elf::extract::Reference| format!("{}.{},{}", r.object, r.name, r.sympos);
+    let full = |r: &Reference| format!("{}.{},{}", r.object, r.name, r.sympos);
     report.klp_symbols = manifest.references.iter().map(full).collect();
     report.klp_symbols.sort();
     report.klp_symbols.dedup();

@@ -13,6 +13,9 @@ use crate::names::{self, Special};
 use crate::sizes::EntrySizes;
 use crate::tables::{self, Class, EntrySize, TableKind};
 
+/// The largest alignment that makes sense in a kernel, a huge page.
+const MOST_ALIGN: u64 = 2 << 20;
+
 /// Index into [`Unit::elements`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ElementId(pub(crate) u32);
@@ -136,6 +139,13 @@ impl<'d> Unit<'d> {
             referrers: Vec::new(),
             object,
         };
+        let unaligned = |s: &Section<'_>| s.is_alloc() && (s.align > MOST_ALIGN || s.align.count_ones() > 1);
+        if let Some(section) = unit.object.sections.iter().find(|s| unaligned(s)) {
+            return Err(LoadError::Tables(vec![DiffError::Alignment {
+                section: section.name.to_string(),
+                align: section.align,
+            }]));
+        }
         let mut by_section: Vec<Vec<SymbolId>> = vec![Vec::new(); unit.object.sections.len()];
         for (id, symbol) in unit.object.symbols_with_ids() {
             if let Some(section) = symbol.section()
@@ -399,7 +409,7 @@ impl<'d> Unit<'d> {
         let name = section.name.to_string();
         let name: &BStr = name.as_str().into();
         if tables::is_toc(name) {
-            for start in (0..size).step_by(8) {
+            for start in (0..section.bytes().len() as u64).step_by(8) {
                 self.push(Kind::Unnamed, id, start..(start + 8).min(size), None);
             }
             return;
@@ -458,7 +468,8 @@ impl<'d> Unit<'d> {
         sizes: &EntrySizes,
     ) -> Result<(), DiffError> {
         let section = self.object.section(id);
-        let size = section.size();
+        // A section without bytes in the file has no entries.
+        let size = section.bytes().len() as u64;
         if size == 0 {
             return Ok(());
         }

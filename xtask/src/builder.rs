@@ -66,6 +66,16 @@ impl Builder {
         duct::cmd(&self.program, &words).env("CACHEDIR", &self.cache).dir(output).stdin_null()
     }
 
+    /// Takes a kpatch-build that exists already.
+    pub(crate) fn existing(program: &Path, release: &str) -> Result<Self> {
+        Ok(Self {
+            program: fs_err::canonicalize(program)?,
+            cache: cache_directory(),
+            release: release.to_owned(),
+            suites: Vec::new(),
+        })
+    }
+
     /// Makes a module of patches to vmlinux, while the developer watches.
     pub(crate) fn watch(&self, patches: &[PathBuf], output: &Path) -> Result<PathBuf> {
         empty_directory(output)?;

@@ -45,11 +45,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     let kernel = kernels::bootable(&kernels::resolve(&release, &settings)?)?;
     println!("\nbooting the stock kernel {release} in QEMU and loading {}", module.display());
-    let content = fs_err::read(&module)?;
     let guest_case = guest::Case {
         name: CASE.to_owned(),
-        module: qemu::module_name(&module, &content)?,
-        content,
+        patch: Some(qemu::patch_module(&module)?),
         test: Some(TEST.to_owned()),
         ..guest::Case::default()
     };

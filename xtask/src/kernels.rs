@@ -76,6 +76,11 @@ pub(crate) fn headers(kernel: &Kernel) -> Result<PathBuf> {
     })
 }
 
+/// The unstripped vmlinux.
+pub(crate) fn vmlinux(kernel: &Kernel) -> Result<PathBuf> {
+    kernel.vmlinux(&tell).map_err(|error| failed(&error))
+}
+
 /// The directory above a module's file that lists what is built in.
 fn modules_directory(module: &Path) -> Option<PathBuf> {
     module.ancestors().find(|path| path.join("modules.builtin").is_file()).map(Path::to_owned)

@@ -1,7 +1,7 @@
 //! `cargo xtask qemu`: one live patch on one kernel.
 
 use crate::error::{Error, Result};
-use crate::guest::{self, Case, Kernel, Options};
+use crate::guest::{self, Case, Kernel, Options, PatchModule};
 use crate::kernels;
 use crate::modules::ModInfo;
 use std::path::{Path, PathBuf};
@@ -65,22 +65,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(root) => Kernel::below(root, &arguments.release)?,
         None => kernels::bootable(&kernels::resolve(&arguments.release, &kernels::settings())?)?,
     };
-    let content = fs_err::read(&arguments.module)?;
     let names = |late: bool| {
         arguments.with_module.iter().filter(|with| with.late == late).map(|with| with.name.clone()).collect()
     };
     let case = Case {
         name: arguments.module.display().to_string(),
-        module: module_name(&arguments.module, &content)?,
-        content,
+        patch: Some(patch_module(&arguments.module)?),
         test: Some(fs_err::read_to_string(&arguments.test)?),
+        files: Vec::new(),
         before: names(false),
         after: names(true),
         absent_objects: false,
         log: arguments.expect_log.clone(),
         warnings: arguments.expect_warning.clone(),
     };
-    let mut options = Options::new(crate::target_directory().join("qemu").join(&case.module));
+    let file_name = arguments.module.file_stem().unwrap_or_default();
+    let mut options = Options::new(crate::target_directory().join("qemu").join(file_name));
     options.processors = arguments.smp;
     let run = guest::run(&kernel, &[case], &options)?;
     let Some(outcome) = run.outcomes.first() else {
@@ -113,15 +113,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Err(Error::Failed(format!("{} does not work on {}", outcome.name, kernel.release)))
 }
 
-/// The kernel's name for a module: what its `.modinfo` says, else its file name.
-pub(crate) fn module_name(path: &Path, content: &[u8]) -> Result<String> {
-    let info = ModInfo::parse(content)
+/// Reads a module with a live patch. Its name is what its `.modinfo` says, else that of the file.
+pub(crate) fn patch_module(path: &Path) -> Result<PatchModule> {
+    let content = fs_err::read(path)?;
+    let info = ModInfo::parse(&content)
         .map_err(|reason| Error::KernelModule { name: path.display().to_string(), reason })?;
     let name = match info.get("name") {
         Some(name) => name.to_owned(),
         None => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
     };
-    Ok(name.replace('-', "_"))
+    Ok(PatchModule { name: name.replace('-', "_"), content })
 }
 
 #[cfg(test)]

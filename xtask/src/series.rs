@@ -16,6 +16,8 @@ pub(crate) struct Series {
     pub(crate) flavour: String,
     /// Suites to look for the kernel in; the host's own when empty.
     pub(crate) suites: Vec<String>,
+    /// The series that its cases come from, if any.
+    pub(crate) inherits: Option<String>,
     /// Belongs to the long run only.
     pub(crate) full: bool,
     /// In the order of their names.
@@ -127,6 +129,7 @@ pub(crate) fn read(root: &Path, name: &str) -> Result<Series> {
         kernel: file.series.unwrap_or_else(|| name.to_owned()),
         flavour: file.flavour,
         suites: file.suites,
+        inherits: file.inherits,
         full: file.full,
         cases,
     })

@@ -4,7 +4,7 @@ use crate::builder::{Builder, Built};
 use crate::error::{Error, Result};
 use crate::guest::{self, Outcome};
 use crate::series::{self, Case, Series};
-use crate::{kernels, qemu, tools};
+use crate::{kallsyms, kernels, qemu, selfcheck, tools};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// Only these cases.
     #[arg(long, value_name = "CASE")]
     only: Vec<String>,
+    /// Test this kpatch-build instead of the one of the checkout.
+    #[arg(long, value_name = "FILE")]
+    kpatch_build: Option<PathBuf>,
     /// Leave out formatting, lints and unit tests.
     #[arg(long)]
     no_checks: bool,
@@ -37,6 +40,12 @@ struct Row {
     failures: Vec<String>,
     /// What good came of it.
     good: &'static str,
+}
+
+impl Row {
+    fn of_host(case: &str, failures: Vec<String>, good: &'static str) -> Self {
+        Self { case: case.to_owned(), build: None, transition: None, failures, good }
+    }
 }
 
 /// Runs the chore.
@@ -62,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         if !wanted {
             continue;
         }
-        match run_series(&series, &arguments.only) {
+        match run_series(&series, arguments) {
             Ok((release, rows)) => {
                 print_table(&series.name, &release, &rows);
                 count(&rows);
@@ -114,13 +123,17 @@ fn checks() -> Vec<&'static str> {
 }
 
 /// The kernel of a series, built for and booted once.
-fn run_series(series: &Series, only: &[String]) -> Result<(String, Vec<Row>)> {
+fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row>)> {
+    let only = &arguments.only;
     let cases: Vec<&Case> =
         series.cases.iter().filter(|case| only.is_empty() || only.contains(&case.name)).collect();
     let settings = kernels::settings_of(series);
     let release = kernels::newest(&series.kernel, &series.flavour, &settings)?;
     println!("\nseries {}: kernel {release}", series.name);
-    let mut builder = Builder::compile(&release)?;
+    let mut builder = match &arguments.kpatch_build {
+        Some(program) => Builder::existing(program, &release)?,
+        None => Builder::compile(&release)?,
+    };
     builder.suites.clone_from(&series.suites);
     let directory = crate::target_directory().join("test").join(&series.name);
 
@@ -138,16 +151,32 @@ fn run_series(series: &Series, only: &[String]) -> Result<(String, Vec<Row>)> {
             guests.push(guest_case(case, module)?);
         }
     }
-    if !guests.is_empty() {
-        let kernel = kernels::bootable(&kernels::resolve(&release, &settings)?)?;
-        let run = guest::run(&kernel, &guests, &guest::Options::new(directory.join("logs")))?;
-        for path in &run.kept_logs {
-            println!("logs of a boot with failures: {}", path.display());
+    let kernel = kernels::resolve(&release, &settings)?;
+    let bootable = kernels::bootable(&kernel)?;
+    let mut symbols = None;
+    if only.is_empty() {
+        let expected = kallsyms::expected(&kernels::vmlinux(&kernel)?)?;
+        guests.push(kallsyms::case(&expected));
+        rows.push(Row::of_host(kallsyms::CASE, Vec::new(), "same order"));
+        println!("  {} names occur more than once in vmlinux", kallsyms::size(&expected));
+        symbols = Some(expected);
+    }
+    let run = guest::run(&bootable, &guests, &guest::Options::new(directory.join("logs")))?;
+    for path in &run.kept_logs {
+        println!("logs of a boot with failures: {}", path.display());
+    }
+    for outcome in &run.outcomes {
+        let Some(row) = rows.iter_mut().find(|row| row.case == outcome.name) else { continue };
+        judge_outcome(row, outcome);
+        if let Some(expected) = symbols.as_ref().filter(|_| outcome.name == kallsyms::CASE) {
+            row.failures.extend(kallsyms::compare(expected, outcome).into_iter().take(10));
         }
-        for outcome in &run.outcomes {
-            if let Some(row) = rows.iter_mut().find(|row| row.case == outcome.name) {
-                judge_outcome(row, outcome);
-            }
+    }
+    // The checks of the guest are the same for every kernel; a series that inherits adds nothing.
+    if only.is_empty() && series.inherits.is_none() {
+        let headers = kernels::headers(&kernel)?;
+        for (name, failures) in selfcheck::run(&bootable, &headers, &directory)? {
+            rows.push(Row::of_host(&name, failures, "noticed"));
         }
     }
     Ok((release, rows))
@@ -305,11 +334,10 @@ fn reproducible(builder: &Builder, cases: &[&Case], builds: &Builds, directory: 
 }
 
 fn guest_case(case: &Case, module: &Path) -> Result<guest::Case> {
-    let content = fs_err::read(module)?;
     Ok(guest::Case {
         name: case.name.clone(),
-        module: qemu::module_name(module, &content)?,
-        content,
+        patch: Some(qemu::patch_module(module)?),
+        files: Vec::new(),
         test: case.test.as_ref().map(fs_err::read_to_string).transpose()?,
         before: case.says.modules.before.clone(),
         after: case.says.modules.after.clone(),

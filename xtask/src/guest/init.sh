@@ -31,7 +31,7 @@ ok() { say step "$ID" ok "$@"; }
 run_test() {
     rm -rf /tmp/work
     mkdir -p /tmp/work
-    (cd /tmp/work && exec timeout -s KILL "$TEST_SECONDS" sh "$DIR/test") </dev/null >/tmp/out 2>&1
+    (cd /tmp/work && export FILES="$DIR/files" && exec timeout -s KILL "$TEST_SECONDS" sh "$DIR/test") </dev/null >/tmp/out 2>&1
 }
 
 # The test must fail: its patch is not there.
@@ -150,6 +150,14 @@ run_case() {
     fi
 
     load load-before $BEFORE || return
+    if [ -z "$MODULE" ]; then
+        run_test
+        status=$?
+        quote /tmp/out
+        say output "$ID"
+        [ "$status" -eq 0 ] || bad test "status $status"
+        return
+    fi
     KEEP=$LOADED
     # The modules that come late are there, too, when the test shows that unpatched code fails it.
     if [ -n "$AFTER" ]; then
@@ -222,8 +230,10 @@ for ID in $CASES; do
     say begin "$ID"
     run_case
     tainted=
-    unload_patch || tainted=1
-    if [ -z "$tainted" ] && [ -z "$FAILED" ]; then
+    if [ -n "$MODULE" ]; then
+        unload_patch || tainted=1
+    fi
+    if [ -n "$MODULE" ] && [ -z "$tainted" ] && [ -z "$FAILED" ]; then
         want_absent test-after
     fi
     unload_loaded

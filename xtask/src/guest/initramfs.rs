@@ -20,8 +20,16 @@ pub(super) fn build(cases: &[Case], modules: &Modules, options: &Options) -> Res
 
     let mut present = BTreeSet::new();
     for (index, case) in cases.iter().enumerate() {
-        check_name(&case.module)?;
-        let mut settings = format!("MODULE={}\n", case.module);
+        let mut settings = String::new();
+        if let Some(patch) = &case.patch {
+            check_name(&patch.name)?;
+            let _ = writeln!(settings, "MODULE={}", patch.name);
+            archive.file(&format!("cases/{index}/{}.ko", patch.name), 0o644, &patch.content);
+        }
+        for (name, content) in &case.files {
+            check_name(name)?;
+            archive.file(&format!("cases/{index}/files/{name}"), 0o644, content);
+        }
         for (variable, names) in [("BEFORE", &case.before), ("AFTER", &case.after)] {
             let mut files = Vec::new();
             for name in names {
@@ -40,7 +48,6 @@ pub(super) fn build(cases: &[Case], modules: &Modules, options: &Options) -> Res
         let _ = writeln!(settings, "HAS_TEST={}", flag(case.test.is_some()));
         let _ = writeln!(settings, "ABSENT_OBJECTS={}", flag(case.absent_objects));
         archive.file(&format!("cases/{index}/case"), 0o644, settings.as_bytes());
-        archive.file(&format!("cases/{index}/{}.ko", case.module), 0o644, &case.content);
         if let Some(test) = &case.test {
             archive.file(&format!("cases/{index}/test"), 0o644, test.as_bytes());
         }

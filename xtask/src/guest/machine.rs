@@ -47,7 +47,7 @@ impl End {
 
 /// Longest silence of a healthy guest: the longest wait that `init.sh` may make, with room for a busy host.
 fn idle_limit(options: &Options) -> Duration {
-    options.test_limit.max(options.transition_limit) + Duration::from_mins(1)
+    options.test_limit.max(options.transition_limit) + options.slack
 }
 
 /// Boots the kernel with the initramfs, with `directory` for files, and waits for the end.

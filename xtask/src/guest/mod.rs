@@ -67,17 +67,26 @@ impl Kernel {
     }
 }
 
+/// A module with a live patch.
+#[derive(Debug, Clone)]
+pub(crate) struct PatchModule {
+    /// Its name as the kernel spells it.
+    pub(crate) name: String,
+    /// The file.
+    pub(crate) content: Vec<u8>,
+}
+
 /// One live patch to be shown to work.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Case {
     /// How results call it.
     pub(crate) name: String,
-    /// Name of the patch module as the kernel spells it.
-    pub(crate) module: String,
-    /// The module itself.
-    pub(crate) content: Vec<u8>,
+    /// The patch; without one, the test is run once and must succeed.
+    pub(crate) patch: Option<PatchModule>,
     /// Shell script that succeeds exactly while the patch is active; none checks loading and unloading only.
     pub(crate) test: Option<String>,
+    /// Files that the test finds in the directory `$FILES`.
+    pub(crate) files: Vec<(String, Vec<u8>)>,
     /// Modules of the image that are loaded before the patch.
     pub(crate) before: Vec<String>,
     /// Modules of the image that are loaded while the patch is active.
@@ -103,6 +112,8 @@ pub(crate) struct Outcome {
     pub(crate) transition: Option<Duration>,
     /// What the kernel logged during the case.
     pub(crate) log: String,
+    /// What the test printed, of a case without a patch.
+    pub(crate) output: Vec<String>,
 }
 
 impl Outcome {
@@ -144,6 +155,8 @@ pub(crate) struct Options {
     pub(crate) test_limit: Duration,
     /// How long a transition may take.
     pub(crate) transition_limit: Duration,
+    /// How much longer than these the guest may be silent.
+    pub(crate) slack: Duration,
     /// Where the logs of boots with failures are kept.
     pub(crate) logs: PathBuf,
 }
@@ -156,6 +169,7 @@ impl Options {
             memory: 1024,
             test_limit: Duration::from_mins(1),
             transition_limit: Duration::from_secs(90),
+            slack: Duration::from_mins(1),
             logs,
         }
     }
@@ -239,6 +253,7 @@ fn judge(
                 objects: reported.objects.clone(),
                 transition: reported.transition,
                 log,
+                output: reported.output.clone(),
             }
         })
         .collect();

@@ -24,6 +24,7 @@ pub(super) struct CaseReport {
     pub(super) failures: Vec<Failure>,
     pub(super) objects: Vec<ObjectState>,
     pub(super) transition: Option<Duration>,
+    pub(super) output: Vec<String>,
     /// The case went through to its end.
     pub(super) finished: bool,
 }
@@ -75,6 +76,7 @@ impl Report {
                 let (second, third, rest) = (word(), word(), word());
                 match (kind, second, third) {
                     ("end", ..) => case.finished = true,
+                    ("output", ..) => case.output = output,
                     ("step", "fail", step) => {
                         case.failures.push(Failure {
                             step: step.to_owned(),
@@ -129,6 +131,13 @@ mod tests {
         assert_eq!(first.failures[0].output, ["what the", "test said"]);
         assert_eq!(report.cases[1].objects[0].patched, None);
         assert!(report.cases[1].failures.is_empty());
+    }
+
+    #[test]
+    fn output_of_a_test() {
+        let report = parse("@@ begin 0\n@> one\n@> two\n@@ output 0\n@@ end 0 0\n");
+        assert_eq!(report.cases[0].output, ["one", "two"]);
+        assert!(report.cases[0].failures.is_empty());
     }
 
     #[test]

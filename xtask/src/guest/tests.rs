@@ -1,7 +1,7 @@
 use super::*;
 
 fn case(name: &str) -> Case {
-    Case { name: name.to_owned(), module: name.to_owned(), ..Case::default() }
+    Case { name: name.to_owned(), ..Case::default() }
 }
 
 fn boot(console: &str, report: &str, end: End) -> machine::Boot {

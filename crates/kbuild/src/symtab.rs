@@ -318,11 +318,23 @@ fn hidden_from_kallsyms(name: &BStr) -> bool {
         b"__pi_$",
     ];
     const SUFFIXES: [&[u8]; 3] = [b"_from_arm", b"_from_thumb", b"_veneer"];
-    const NAMES: [&[u8]; 3] = [b"_SDA_BASE_", b"_SDA2_BASE_", b"kallsyms_offsets"];
+    const NAMES: [&[u8]; 2] = [b"_SDA_BASE_", b"_SDA2_BASE_"];
+    // Of kallsyms its tables only, not its functions.
+    const TABLES: [&[u8]; 9] = [
+        b"addresses",
+        b"offsets",
+        b"relative_base",
+        b"num_syms",
+        b"names",
+        b"markers",
+        b"token_table",
+        b"token_index",
+        b"seqs_of_names",
+    ];
     PREFIXES.iter().any(|p| name.starts_with(p))
         || SUFFIXES.iter().any(|s| name.ends_with(s))
         || NAMES.iter().any(|n| name.as_bytes() == *n)
-        || name.starts_with(b"kallsyms_")
+        || name.strip_prefix(b"kallsyms_").is_some_and(|rest| TABLES.contains(&rest))
 }
 
 /// An owned symbol for tables that come from text, see [`SymbolTable::new`].
@@ -402,6 +414,13 @@ mod tests {
         assert_eq!(table.at(None, 0x200).collect::<Vec<_>>(), [ShippedId(4), ShippedId(6)]);
         assert_eq!(table.covering(None, 0x20f).collect::<Vec<_>>(), [ShippedId(4)]);
         assert_eq!(table.covering(None, 0x210).count(), 0);
+    }
+
+    #[test]
+    fn functions_of_kallsyms_are_listed_and_its_tables_are_not() {
+        let listed = |name| shipped(name, 1, 1, Function, Global, None).listed;
+        assert!(listed("kallsyms_lookup_name"));
+        assert!(!listed("kallsyms_names"));
     }
 
     #[test]

@@ -182,6 +182,23 @@ fn a_static_call_keeps_its_name_or_is_refused() {
 }
 
 #[test]
+fn a_key_behind_an_exported_trampoline_is_left_to_the_kernel() {
+    let source = "extern int __SCT__shared(void), __SCK__shared, __SCK__other;\n\
+                  static __attribute__((used)) int patched(int n) { return __SCT__shared() + n; }\n\
+                  static void *const key __attribute__((used, section(\".discard.addressable\"))) = &__SCK__shared;";
+    let (bytes, _) = try_link(&[(source, vmlinux("a.o"))]).unwrap();
+    let object = Object::read(&bytes).unwrap();
+    assert!(!object.symbols.iter().any(|s| s.name.starts_with(b"__SCK__")));
+    assert_eq!(targets(&object, ".text.patched"), ["__SCT__shared"]);
+
+    let found = errors(&[(&source.replace("&__SCK__shared", "&__SCK__other"), vmlinux("a.o"))]);
+    assert!(
+        matches!(&found[..], [LinkError::Unresolved { symbol, .. }] if symbol == "__SCK__other"),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn new_definitions_serve_other_units_but_replaced_functions_do_not() {
     let user = "extern int fresh(int n), patched(int n), printk(const char *, ...);\n\
                 static __attribute__((used)) int other(int n) { return fresh(n) + patched(n) + printk(\"\"); }";

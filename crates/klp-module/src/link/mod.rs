@@ -458,7 +458,10 @@ impl<'a, 'd> Linker<'a, 'd> {
                 } else {
                     let exported = self.exports.get(name).is_some_and(|e| !e.is_restricted());
                     let weak = symbol.binding == binding::WEAK;
-                    if !exported && !weak && name != "_GLOBAL_OFFSET_TABLE_" {
+                    if !exported && self.is_spare_key(name) {
+                        continue;
+                    }
+                    if !exported && !weak {
                         self.errors
                             .push(LinkError::Unresolved { unit: self.unit(unit), symbol: name.to_string() });
                         continue;
@@ -512,6 +515,15 @@ impl<'a, 'd> Linker<'a, 'd> {
             object: owner.object.clone(),
         });
         Some((definer, symbol))
+    }
+
+    /// The key of a static call whose trampoline is exported, and the key is not
+    /// (`EXPORT_STATIC_CALL_TRAMP`). Code of modules then names the trampoline for its key, as objtool
+    /// arranges where it finds no key, and the kernel knows which key that means.
+    fn is_spare_key(&self, name: &BStr) -> bool {
+        let Some(call) = name.strip_prefix(b"__SCK__") else { return false };
+        let trampoline = [b"__SCT__", call].concat();
+        self.exports.get(trampoline.as_bstr()).is_some_and(|e| !e.is_restricted())
     }
 
     fn section_symbol(&mut self, section: SectionId) -> SymbolId {

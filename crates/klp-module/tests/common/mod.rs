@@ -28,6 +28,7 @@ const SYMVERS: &str = "0x00000011\tprintk\tvmlinux\tEXPORT_SYMBOL\t\n\
                        0x00000033\t__fentry__\tvmlinux\tEXPORT_SYMBOL\t\n\
                        0x00000044\tmodule_layout\tvmlinux\tEXPORT_SYMBOL\t\n\
                        0x00000055\txfs_exported\tfs/xfs/xfs\tEXPORT_SYMBOL_GPL\t\n\
+                       0x00000088\t__SCT__shared\tvmlinux\tEXPORT_SYMBOL_GPL\t\n\
                        0x00000066\tspaced\tvmlinux\tEXPORT_SYMBOL_GPL\tNS\n\
                        0x00000077\trestricted\tvmlinux\tEXPORT_SYMBOL_GPL\tmodule:kvm\n";
 

@@ -271,6 +271,19 @@ impl CompileCommand {
         self
     }
 
+    /// Includes another file first (`-include`) in place of each for which there is one.
+    #[must_use]
+    pub fn with_first_includes(mut self, other: impl Fn(&Path) -> Option<PathBuf>) -> CompileCommand {
+        for argument in &mut self.arguments {
+            if let Argument::Valued { option: "-include", value, .. } = argument
+                && let Some(other) = other(Path::new(value))
+            {
+                *value = other.to_string_lossy().into_owned();
+            }
+        }
+        self
+    }
+
     /// Puts options after all others, where they override.
     #[must_use]
     pub fn with_last<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> CompileCommand {
@@ -414,6 +427,14 @@ mod tests {
         };
         assert_eq!(modules("gcc -DMODULE -DKBUILD_MODNAME=\"x_a:y\" -c -o a.o a.c"), ["x_a", "y"]);
         assert!(modules("gcc -DKBUILD_MODNAME=\"x\" -c -o a.o a.c").is_empty());
+    }
+
+    #[test]
+    fn directories_and_first_includes_can_stand_elsewhere() {
+        let command = CompileCommand::from_words(&words("gcc -I/s/a -I ./b -include /s/k.h -c -o a.o a.c"));
+        let patched = |path: &Path| Some(Path::new("/p").join(path.strip_prefix("/s").ok()?));
+        let command = command.unwrap().with_directories_before(patched).with_first_includes(patched);
+        assert_eq!(command.words(), words("gcc -I/p/a -I/s/a -I ./b -include /p/k.h -c -o a.o a.c"));
     }
 
     #[test]

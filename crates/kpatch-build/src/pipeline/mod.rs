@@ -132,6 +132,9 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
     let module = maker.module(&linked, &tree, &root, &bytes, &tables, &work.directory("module")?)?;
     let path = phase(Phase::Publish, events, || publish::run(&options.output, &options.module_name, &module))
         .map_err(one)?;
+    for path in work.cache.damaged() {
+        events(Event::warning(format!("{} was damaged and has been made anew", path.display())));
+    }
     // What earlier runs compiled stays within its bounds; a failure to tidy up is none of the module's.
     if let Err(error) = work.cache.trim(options.cache_limit) {
         events(Event::warning(format!("the cache was not trimmed: {error}")));

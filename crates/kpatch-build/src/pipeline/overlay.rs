@@ -49,6 +49,10 @@ impl Overlay {
                 directories.insert(directory.clone());
             }
         }
+        // `#include "sub/../x.h"` must not leave by a link: what is below a touched header's directory is real too.
+        for header in files.keys().filter(|path| path.extension().is_some_and(|e| e == "h")) {
+            add_below(source, header.parent().unwrap_or(Path::new("")), &mut directories)?;
+        }
         for directory in &directories {
             fs::create_dir_all(root.join(directory))?;
             link_entries(root, source, directory, &directories, files)?;
@@ -72,12 +76,14 @@ impl Overlay {
     /// Each stands right before its own: in front of all, the patched `include/uapi/linux` would hide
     /// `include/linux`, whose files of the same names include those of `uapi`.
     pub fn directory_before(&self, searched: &Path) -> Option<PathBuf> {
+        let searched = plain(searched);
         let relative = searched.strip_prefix(&self.source).ok()?;
         self.directories.contains(relative).then(|| self.root.join(relative))
     }
 
     /// The file to be included first in place of one that the command line names (`-include`).
     pub fn first_include(&self, named: &Path) -> Option<PathBuf> {
+        let named = plain(named);
         let relative = named.strip_prefix(&self.source).ok()?;
         self.directories.contains(relative.parent()?).then(|| self.root.join(relative))
     }
@@ -101,6 +107,36 @@ impl Overlay {
     pub fn to_source<'p>(&self, path: &'p Path) -> &'p Path {
         path.strip_prefix(&self.root).or_else(|_| path.strip_prefix(&self.source)).unwrap_or(path)
     }
+}
+
+/// Adds a directory of the tree with all below it.
+fn add_below(source: &Path, directory: &Path, directories: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    let from = source.join(directory);
+    if from.is_dir() {
+        for entry in fs::read_dir(&from)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                add_below(source, &directory.join(entry.file_name()), directories)?;
+            }
+        }
+    }
+    directories.insert(directory.to_owned());
+    Ok(())
+}
+
+/// A path without `.` and `..`, which in a source tree never leads through a link.
+fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            part => out.push(part),
+        }
+    }
+    out
 }
 
 /// Fills a directory of the overlay with links to what the tree has there, except real directories and touched
@@ -202,7 +238,7 @@ mod tests {
         let source = dir.path().join("src");
         let files = PatchedFiles::from([("include/uapi/linux/x.h".into(), Some(Vec::new()))]);
         let overlay = Overlay::create(&dir.path().join("patched"), &source, &files, []).unwrap();
-        let words = ["gcc", "-I/src/include", "-I", "/src/include/uapi", "-c", "-o", "a.o", "a.c"]
+        let words = ["gcc", "-I/src/include", "-I", "/src/fs/../include/uapi", "-c", "-o", "a.o", "a.c"]
             .map(|word| word.replace("/src", &source.to_string_lossy()));
         let command = kbuild::command::CompileCommand::from_words(&words).unwrap();
         let command = command.with_directories_before(|directory| overlay.directory_before(directory));
@@ -210,7 +246,10 @@ mod tests {
             .include_directories()
             .map(|d| d.strip_prefix(dir.path()).unwrap().display().to_string())
             .collect();
-        assert_eq!(searched, ["patched/include", "src/include", "patched/include/uapi", "src/include/uapi"]);
+        assert_eq!(
+            searched,
+            ["patched/include", "src/include", "patched/include/uapi", "src/fs/../include/uapi"]
+        );
     }
 
     #[test]

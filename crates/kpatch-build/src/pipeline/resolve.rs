@@ -171,6 +171,10 @@ pub fn forward(events: Events<'_>) -> impl Fn(kernel_artifacts::Event) + '_ {
 
 /// An error of the artefacts, with its remedy.
 pub fn kernel_error(error: kernel_artifacts::Error) -> Error {
+    // Whatever failed after a signal failed because of it.
+    if kbuild::root::interrupted() {
+        return Error::interrupted(Phase::Resolve);
+    }
     let remedy = error.remedy();
     let out = Error::new(Phase::Resolve, "kernel", error);
     match remedy {

@@ -160,7 +160,7 @@ fn compare(
     let mut early = Vec::new();
     let author = Author::read(patched, &mut early);
     let (lines_before, lines_after) = (SourceMap::read(&original.object), SourceMap::read(&patched.object));
-    let lookup = Lookup::new(original, input.shipped, input.exports, input.object);
+    let lookup = Lookup::new(original, patched, input.shipped, input.exports, input.object);
     let mut twins = correlate::correlate(original, patched);
     let mut statuses = select::statuses(
         original,

@@ -62,7 +62,11 @@ impl LineNumbers<'_> {
         let same_references = refs_a.iter().zip(refs_b).all(|(before, after)| {
             before.offset - a.start == after.offset - b.start
                 && before.kind == after.kind
-                && comparer.reference_difference(before, after).is_none()
+                && (comparer.reference_difference(before, after).is_none()
+                    || self.only_line_in_string(
+                        (original, o, before.offset - a.start, before.target),
+                        (patched, p, after.offset - b.start, after.target),
+                    ))
         });
         if !same_references || comparer.entries_differ(o, p) {
             return false;
@@ -101,6 +105,22 @@ impl LineNumbers<'_> {
         true
     }
 
+    /// Whether two strings differ only in the line that the kernel's macros put into them (FORTIFY_SOURCE names
+    /// the place of each `memcpy`).
+    fn only_line_in_string(
+        &self,
+        (original, o, at, before): (&Unit<'_>, ElementId, u64, Target),
+        (patched, p, other_at, after): (&Unit<'_>, ElementId, u64, Target),
+    ) -> bool {
+        let text = |unit: &Unit<'_>, target| match target {
+            Target::String(section, start, 0) => unit.string(section, start, 0).map(<[u8]>::to_vec),
+            _ => None,
+        };
+        let (Some(one), Some(other)) = (text(original, before), text(patched, after)) else { return false };
+        let Some((was, is)) = differing_numbers(&one, &other) else { return false };
+        self.by_line_table((original, o, at, was), (patched, p, other_at, is)) == Some(true)
+    }
+
     /// What the line tables say; nothing where one version has none for the place.
     fn by_line_table(
         &self,
@@ -118,6 +138,22 @@ impl LineNumbers<'_> {
                 && (after.abs_diff(is) <= SPREAD),
         )
     }
+}
+
+/// The numbers in two texts that are equal but for one number behind a colon.
+fn differing_numbers(one: &[u8], other: &[u8]) -> Option<(u64, u64)> {
+    let first = one.iter().zip(other).position(|(a, b)| a != b)?;
+    let front = one[..first].iter().rposition(|b| !b.is_ascii_digit())? + 1;
+    if one[front - 1] != b':' {
+        return None;
+    }
+    let number = |text: &[u8]| -> Option<(u64, Vec<u8>)> {
+        let digits = text[front..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let value = std::str::from_utf8(&text[front..front + digits]).ok()?.parse().ok()?;
+        Some((value, text[front + digits..].to_vec()))
+    };
+    let ((was, rest), (is, other_rest)) = (number(one)?, number(other)?);
+    (rest == other_rest).then_some((was, is))
 }
 
 /// The constants of two instructions that differ in nothing else.
@@ -156,4 +192,24 @@ fn passed_as_line(unit: &Unit<'_>, id: ElementId, place: u64) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_in_strings_are_told_from_other_differences() {
+        assert_eq!(differing_numbers(b"at fs/a.c:99\0", b"at fs/a.c:101\0"), Some((99, 101)));
+        assert_eq!(differing_numbers(b"a.c:199: x\0", b"a.c:198: x\0"), Some((199, 198)));
+        for (one, other) in [
+            (&b"a.c:1 x\0"[..], &b"a.c:2 y\0"[..]),
+            (b"size 12\0", b"size 13\0"),
+            (b"a.c:x\0", b"a.c:y\0"),
+            (b"same\0", b"same\0"),
+            (b"1\0", b"2\0"),
+        ] {
+            assert_eq!(differing_numbers(one, other), None);
+        }
+    }
 }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bstr::{BStr, BString, ByteSlice};
 use kbuild::symtab::{ShippedBinding, ShippedId, ShippedKind, SymbolTable};
 use kbuild::symvers::Symvers;
+use kpatch_elf::arch::Flow;
 use kpatch_elf::{SymbolId, symbol_kind};
 
 use crate::error::DiffError;
 use crate::names;
-use crate::unit::Unit;
+use crate::unit::{Target, Unit};
 
 /// How a reference gets its address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,8 @@ pub(crate) struct Lookup<'a> {
     files: BTreeMap<SymbolId, Found>,
     /// Where in a table without file symbols the unit's local symbols lie.
     neighbourhood: Option<Neighbourhood>,
+    /// Undefined symbols that the patched unit calls: the export list does not tell functions from data.
+    called: BTreeSet<BString>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +46,23 @@ enum Found {
 impl<'a> Lookup<'a> {
     pub(crate) fn new(
         original: &Unit<'_>,
+        patched: &Unit<'_>,
         shipped: &'a SymbolTable<'a>,
         exports: &'a Symvers,
         object: &'a str,
     ) -> Lookup<'a> {
+        let called = patched
+            .references
+            .iter()
+            .filter(|reference| reference.flow != Flow::Next)
+            .filter_map(|reference| match reference.target {
+                Target::External(symbol, _) => Some(patched.object.symbol(symbol).name.as_ref().into()),
+                _ => None,
+            })
+            .collect();
         let files = match_files(original, shipped);
         let neighbourhood = Neighbourhood::find(original, shipped);
-        Lookup { shipped, exports, object, files, neighbourhood }
+        Lookup { shipped, exports, object, files, neighbourhood, called }
     }
 
     /// A symbol that the original unit defines.
@@ -194,7 +207,7 @@ impl<'a> Lookup<'a> {
                 object: export.object.to_string(),
                 name: name.into(),
                 sympos: 0,
-                function: true,
+                function: self.called.contains(name),
             });
         }
         Ok(Resolution::Unknown)

@@ -9,12 +9,15 @@ use kbuild::symtab::SymbolTable;
 use kbuild::symvers::Symvers;
 use kpatch_elf::arch::Machine;
 
+/// Original and patched.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// The machines and for each its smallest pairs.
-fn pairs() -> BTreeMap<&'static str, Vec<(Vec<u8>, Vec<u8>)>> {
+fn pairs() -> BTreeMap<&'static str, Vec<Pair>> {
     let mut out = BTreeMap::new();
     for machine in ["x86_64", "aarch64", "ppc64le", "s390x", "loongarch64"] {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/objdiff").join(machine);
-        let mut list: Vec<(Vec<u8>, Vec<u8>)> = std::fs::read_dir(directory)
+        let mut list: Vec<Pair> = std::fs::read_dir(directory)
             .unwrap()
             .flatten()
             .map(|case| {

@@ -20,7 +20,6 @@ impl LinkError {
             Self::CrossObject { .. } => "cross-object",
             Self::TwoCallbacks { .. } => "two-callbacks",
             Self::TwoReplacements { .. } => "two-replacements",
-            Self::StaticCall { .. } => "static-call",
             Self::ObjectName { .. } => "object-name",
             Self::Common { .. } => "common-symbol",
             Self::Section { .. } => "section",
@@ -38,7 +37,6 @@ impl LinkError {
             }
             Self::TwoCallbacks { .. } => "call both functions from one callback",
             Self::TwoReplacements { .. } => "build the units that share a source file in separate modules",
-            Self::StaticCall { .. } => "use KPATCH_STATIC_CALL() for this call",
             Self::Common { .. } => "initialise the variable, or compile with -fno-common",
             Self::MixedObjtool { .. } | Self::Machine { .. } => "compile all units in the same way",
             Self::Read { .. }
@@ -59,7 +57,6 @@ impl LinkError {
             | Self::MixedObjtool { unit }
             | Self::Unresolved { unit, .. }
             | Self::CrossObject { unit, .. }
-            | Self::StaticCall { unit, .. }
             | Self::ObjectName { unit, .. }
             | Self::Common { unit, .. }
             | Self::Section { unit, .. } => Some(unit),

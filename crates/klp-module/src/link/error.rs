@@ -111,18 +111,6 @@ pub enum LinkError {
         /// What was found.
         what: &'static str,
     },
-    /// A static call trampoline whose real name cannot be used; objtool knows trampolines by name.
-    #[error("{unit}: static call symbol {symbol} of {object} cannot be referred to: {why}")]
-    StaticCall {
-        /// The unit.
-        unit: String,
-        /// The symbol.
-        symbol: String,
-        /// The object that defines it.
-        object: String,
-        /// Who has the name.
-        why: &'static str,
-    },
     /// An object whose name livepatch cannot take.
     #[error("{unit}: {object:?} is no possible object name")]
     ObjectName {

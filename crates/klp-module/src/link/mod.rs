@@ -366,33 +366,20 @@ impl<'a, 'd> Linker<'a, 'd> {
         }
         for reference in references {
             let name = reference.name.as_str();
-            let why = if self.exports.get(name.into()).is_some() {
-                // modpost would say that two objects export it, or take the export's CRC for it.
-                Some("the kernel exports the name")
-            } else if taken.contains(name) {
-                Some("the patch gives the name another meaning")
-            } else if name.len() > MAX_VERSIONED_NAME {
-                Some("the name is too long for modpost")
-            } else if name.contains('.') {
-                // modpost cuts a number behind the first dot off (`remove_dot`, against LTO's suffixes).
-                Some("modpost would take a suffix off the name")
-            } else {
-                None
-            };
-            reference.symbol = match why {
-                None => name.to_owned(),
-                Some(why) if is_static_call(name) => {
-                    self.errors.push(LinkError::StaticCall {
-                        unit: reference.units.first().cloned().unwrap_or_default(),
-                        symbol: name.to_owned(),
-                        object: reference.object.clone(),
-                        why,
-                    });
-                    name.to_owned()
-                }
-                Some(_) => alias(name, |candidate| {
+            // modpost would say that two objects export it, or take the export's CRC for it.
+            let exported = self.exports.get(name.into()).is_some();
+            // modpost cuts a number behind the first dot off (`remove_dot`, against LTO's suffixes).
+            let unspeakable = name.len() > MAX_VERSIONED_NAME || name.contains('.');
+            // objtool knows static calls by name and lists them in a table, which the kernel works through
+            // before it knows where a module's keys are. Under another name it is a plain call of the
+            // trampoline, which always leads where the static call does.
+            let early = is_static_call(name) && reference.gate != VMLINUX;
+            reference.symbol = if exported || unspeakable || early || taken.contains(name) {
+                alias(name, |candidate| {
                     taken.contains(candidate) || self.exports.get(candidate.into()).is_some()
-                }),
+                })
+            } else {
+                name.to_owned()
             };
             taken.insert(reference.symbol.clone());
         }

@@ -134,7 +134,8 @@ impl<'d> SymbolTable<'d> {
                 && if module {
                     section.is_some_and(|s| core.get(s as usize).copied().unwrap_or(false))
                 } else {
-                    !hidden_from_kallsyms(name)
+                    // Absolute symbols are assembler constants; kallsyms leaves them out.
+                    section.is_some() && !hidden_from_kallsyms(name)
                 };
             symbols.push(ShippedSymbol {
                 name: Cow::Borrowed(name),

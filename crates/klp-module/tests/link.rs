@@ -252,6 +252,21 @@ fn modules_may_define_like_names() {
 }
 
 #[test]
+fn code_is_joined_with_no_operations() {
+    let source = "static __attribute__((used, section(\".sched.text\"))) int patched(int n) { return n; }";
+    let mut second = vmlinux("b.o");
+    second.functions[0].sympos = 2;
+    let (bytes, linked) = try_link(&[(source, vmlinux("a.o")), (source, second)]).unwrap();
+    let object = Object::read(&bytes).unwrap();
+    let code = object.section(common::section(&object, ".sched.text"));
+    let symbols: Vec<_> =
+        linked.functions().map(|(_, f)| object.symbol(common::symbol(&object, &f.symbol))).collect();
+    let end = (symbols[0].value + symbols[0].size) as usize;
+    let gap = &code.bytes()[end..symbols[1].value as usize];
+    assert!(!gap.is_empty() && gap.iter().all(|&b| b == 0x90), "{gap:?}");
+}
+
+#[test]
 fn gaps_between_table_entries_are_refused() {
     let source = "static __attribute__((used)) int patched(int n) { return n; }\n\
                   asm(\".pushsection __bug_table,\\\"aw\\\"\\n.balign 8\\n.skip 12\\n.popsection\");";

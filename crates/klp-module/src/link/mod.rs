@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bstr::{BStr, BString, ByteSlice};
 use kbuild::symvers::Symvers;
+use kpatch_elf::arch::Machine;
 use kpatch_elf::extract::{self, Manifest};
 use kpatch_elf::klp::{self, VMLINUX};
 use kpatch_elf::{
@@ -216,7 +217,7 @@ impl<'a, 'd> Linker<'a, 'd> {
                     if let Some(&id) = joined.get(&key) {
                         let out = &mut self.out.sections[id.index()];
                         let end = out.size();
-                        let base = append(out, section);
+                        let base = append(out, section, self.extracts[0].object.machine);
                         if base != end
                             && SPECIAL_SECTIONS.iter().any(|s| section.name.as_ref() == s.as_bytes())
                         {
@@ -711,14 +712,19 @@ fn copy<'d>(section: &Section<'d>, name: Cow<'d, BStr>) -> Section<'d> {
 }
 
 /// Puts a section behind what is there, returns the offset it got.
-fn append(out: &mut Section<'_>, section: &Section<'_>) -> u64 {
+fn append(out: &mut Section<'_>, section: &Section<'_>, machine: Machine) -> u64 {
+    let code = out.is_text();
     let align = section.align.max(1);
     let base = out.size().checked_next_multiple_of(align).unwrap_or(u64::MAX);
     out.align = out.align.max(section.align);
     match (&mut out.contents, &section.contents) {
         (Contents::Bytes(bytes), Contents::Bytes(more)) => {
             let bytes = bytes.to_mut();
-            bytes.resize(base as usize, 0);
+            // objtool reads what is between functions as code.
+            let filler = if code { no_operation(machine) } else { &[0] };
+            while (bytes.len() as u64) < base {
+                bytes.push(filler[bytes.len() % filler.len()]);
+            }
             bytes.extend_from_slice(more);
         }
         (Contents::Zero(size), Contents::Zero(more)) => *size = base.saturating_add(*more),
@@ -726,6 +732,17 @@ fn append(out: &mut Section<'_>, section: &Section<'_>) -> u64 {
         _ => {}
     }
     base
+}
+
+/// An instruction that does nothing, in memory order.
+fn no_operation(machine: Machine) -> &'static [u8] {
+    match machine {
+        Machine::X86_64 => &[0x90],
+        Machine::Aarch64 => &[0x1f, 0x20, 0x03, 0xd5],
+        Machine::Ppc64le => &[0x00, 0x00, 0x00, 0x60],
+        Machine::S390x => &[0x07, 0x07],
+        Machine::LoongArch64 => &[0x00, 0x00, 0x40, 0x03],
+    }
 }
 
 fn used_symbols(object: &Object<'_>, bases: &[Option<(SectionId, u64)>]) -> Vec<bool> {

@@ -129,6 +129,16 @@ impl Root {
         }
     }
 
+    /// Where the host finds a file that a command here names by its absolute path.
+    pub fn on_host(&self, path: &Path) -> PathBuf {
+        match self {
+            Root::Dir { dir, binds } if !binds.iter().any(|bound| path.starts_with(bound)) => {
+                dir.join(path.strip_prefix("/").unwrap_or(path))
+            }
+            _ => path.to_owned(),
+        }
+    }
+
     /// A command to be run here.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Task<'_> {
         Task {
@@ -334,6 +344,16 @@ mod tests {
         assert_eq!(output.status.code(), Some(3));
         let error = Root::Host.command("sh").args(["-c", "echo why >&2; exit 1"]).run().unwrap_err();
         assert!(error.to_string().contains("why"), "{error}");
+    }
+
+    #[test]
+    fn files_of_a_root_are_found_below_it_and_bound_ones_where_they_are() {
+        let path = Path::new("/usr/lib/gcc/10/include/stdarg.h");
+        assert_eq!(Root::Host.on_host(path), path);
+        let root = Root::in_dir("/r", [PathBuf::from("/cache")]);
+        assert_eq!(root.on_host(path), Path::new("/r/usr/lib/gcc/10/include/stdarg.h"));
+        assert_eq!(root.on_host(Path::new("/cache/source/a.c")), Path::new("/cache/source/a.c"));
+        assert_eq!(root.on_host(Path::new("/cache2/a.c")), Path::new("/r/cache2/a.c"));
     }
 
     #[test]

@@ -250,7 +250,8 @@ fn planned(source: &Path, unit: &units::Unit, tree: &ObjectTree, indirect: bool)
         owner,
         compile,
         objtool: unit.command.objtool().map(<[String]>::to_vec),
-        dependencies: unit.command.files().map(|file| tree.path().join(file)).collect(),
+        // The compiler's own headers are those of the root it runs in.
+        dependencies: unit.command.files().map(|file| tree.root().on_host(&tree.path().join(file))).collect(),
         indirect,
     })
 }

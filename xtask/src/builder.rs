@@ -56,6 +56,11 @@ impl Builder {
         })
     }
 
+    /// The program.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// The command, with the arguments that every run has.
     fn command(&self, arguments: &[OsString], output: &Path) -> duct::Expression {
         let mut words: Vec<OsString> = vec!["-a".into(), (&self.release).into(), "-o".into(), output.into()];

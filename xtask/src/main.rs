@@ -2,6 +2,7 @@
 
 mod bench;
 mod builder;
+mod corpus;
 mod cpio;
 mod demo;
 mod error;
@@ -32,6 +33,8 @@ enum Chore {
     Qemu(qemu::Arguments),
     /// Patch the newest stock kernel of a series and show the effect under QEMU, from nothing.
     Demo(demo::Arguments),
+    /// Build and load every patch of a directory, and report what became of them.
+    Corpus(corpus::Arguments),
     /// Measure kpatch-build beside what cannot be had faster.
     Bench(bench::Arguments),
     /// Run all tests, on this machine and on stock kernels under QEMU.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let result = match arguments.chore {
         Chore::Qemu(arguments) => qemu::run(&arguments),
         Chore::Demo(arguments) => demo::run(&arguments),
+        Chore::Corpus(arguments) => corpus::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Generate => generate::run(),

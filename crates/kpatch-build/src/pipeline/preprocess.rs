@@ -3,6 +3,8 @@
 //! The textual graph names every unit that could. The compiler's own preprocessor tells: where it prints the same
 //! text before and after, the object is the same too, and nothing needs to be compiled.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 
 use super::compile::{self, Context, Job, Variant};
@@ -17,11 +19,21 @@ pub fn run(context: &Context<'_>, units: Vec<Unit>, events: Events<'_>) -> Resul
         return Ok(units);
     }
     let pool = compile::pool(context.jobs)?;
+    let done = AtomicUsize::new(0);
     let results: Vec<Result<Option<Unit>, Error>> = pool.install(|| {
         units
             .into_par_iter()
             .map(|unit| {
-                let keep = !unit.indirect || sees_change(context, &unit)?;
+                if !unit.indirect {
+                    return Ok(Some(unit));
+                }
+                let keep = sees_change(context, &unit)?;
+                events(Event::Progress {
+                    phase: Phase::Plan,
+                    done: done.fetch_add(1, Ordering::Relaxed) + 1,
+                    total: indirect,
+                    what: unit.source.display().to_string(),
+                });
                 Ok(keep.then_some(unit))
             })
             .collect()

@@ -17,7 +17,7 @@ pub struct DirectoryKernel {
     pub config: PathBuf,
     /// Unstripped vmlinux.
     pub vmlinux: PathBuf,
-    /// Module.symvers beside vmlinux, if there is one.
+    /// Module.symvers of this very kernel: beside vmlinux, or in the headers that are installed for the release.
     pub symvers: Option<PathBuf>,
     /// The release that vmlinux names in its banner.
     pub release: String,
@@ -36,8 +36,13 @@ impl DirectoryKernel {
             }
         }
         let release = release_of(&vmlinux)?;
-        let beside = vmlinux.with_file_name("Module.symvers");
-        let symvers = beside.exists().then_some(beside);
+        let symvers = [
+            vmlinux.with_file_name("Module.symvers"),
+            PathBuf::from(format!("/lib/modules/{release}/build/Module.symvers")),
+            PathBuf::from(format!("/usr/src/linux-headers-{release}/Module.symvers")),
+        ]
+        .into_iter()
+        .find(|path| path.exists());
         Ok(DirectoryKernel { source, config, vmlinux, symvers, release })
     }
 

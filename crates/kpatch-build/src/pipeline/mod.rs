@@ -97,6 +97,7 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         compiler: &resolved.kernel.compiler.version_text,
         launcher: &launcher,
         cache: &work.cache,
+        debug: compile::DebugInformation::for_patch(overlay.touches_headers(), &patches),
         jobs: options.jobs.get(),
     };
     let units = phase(Phase::Plan, events, || preprocess::run(&context, units, events))?;
@@ -240,6 +241,9 @@ impl Maker<'_> {
             .write()
             .map_err(|e| one(error("linked-object", "the linked object cannot be written").cause(e)))?;
         let headers = resolve::headers(&self.resolved.kernel, events).map_err(one)?;
+        if headers.is_none() {
+            self.lend_symvers(tree)?;
+        }
         let built = phase(Phase::Kbuild, events, || {
             module::run(
                 &module::Input {
@@ -272,6 +276,18 @@ impl Maker<'_> {
         };
         phase(Phase::Check, events, || check::run(&context, &converted, name, &linked.manifest, events))?;
         Ok(converted)
+    }
+
+    /// Gives modpost the exported symbols of an own kernel, whose object tree nobody has built as a whole.
+    fn lend_symvers(&self, tree: &ObjectTree) -> Result<(), Vec<Error>> {
+        let path = resolve::symvers(&self.resolved.kernel, self.events).map_err(one)?;
+        let text = fs_err::read(&path).map_err(|e| one(Error::io(Phase::Kbuild, "read", &path)(e)))?;
+        let place = tree.path().join("Module.symvers");
+        if fs_err::read(&place).is_ok_and(|found| found == text) {
+            return Ok(());
+        }
+        kbuild::store::write(&place, &text)
+            .map_err(|e| one(Error::new(Phase::Kbuild, error::Code::IO, e).remedy(CACHE_REMEDY)))
     }
 
     fn provenance(&self, bytes: &ShippedBytes) -> Provenance {

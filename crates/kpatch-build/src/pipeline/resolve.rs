@@ -7,7 +7,7 @@ use kbuild::include_graph::IncludeGraph;
 use kbuild::object_tree::{ObjectTree, Origin, Recipe};
 use kbuild::store::Item;
 use kbuild::units::UnitList;
-use kernel_artifacts::{Headers, Kernel};
+use kernel_artifacts::{Headers, Kernel, PackageRecord};
 
 use crate::error::Error;
 use crate::events::{Event, Events, Phase, Step};
@@ -46,11 +46,7 @@ pub fn run(options: &Options, events: Events<'_>) -> Result<Resolved, Error> {
         )
         .remedy("leave -a out, or name the vmlinux of that release with -v"));
     }
-    let parts = kernel
-        .packages()
-        .iter()
-        .map(|record| format!("{}: {} {}", record.role, record.package.name, record.package.version))
-        .collect();
+    let parts = parts(&kernel, events)?;
     events(Event::Resolved { release: kernel.release.clone(), parts });
     let source = kernel.source(&forward).map_err(kernel_error)?;
     if options.source.is_none() {
@@ -64,6 +60,34 @@ pub fn run(options: &Options, events: Events<'_>) -> Result<Resolved, Error> {
     })?;
     refuse_unsupported(&config)?;
     Ok(Resolved { kernel, source, config })
+}
+
+/// What the kernel is made of, one line each.
+fn parts(kernel: &Kernel, events: Events<'_>) -> Result<Vec<String>, Error> {
+    let packages = kernel.packages();
+    if !packages.is_empty() {
+        let line = |record: &PackageRecord| {
+            format!("{}: {} {}", record.role, record.package.name, record.package.version)
+        };
+        return Ok(packages.iter().map(line).collect());
+    }
+    let forward = forward(events);
+    let files = [
+        ("source", kernel.source(&forward).map_err(kernel_error)?),
+        ("config", kernel.config.clone()),
+        ("vmlinux", kernel.vmlinux(&forward).map_err(kernel_error)?),
+        ("symvers", symvers(kernel, events)?),
+    ];
+    Ok(files.iter().map(|(role, path)| format!("{role}: {}", path.display())).collect())
+}
+
+/// The list of the symbols that the shipped kernel exports.
+pub fn symvers(kernel: &Kernel, events: Events<'_>) -> Result<PathBuf, Error> {
+    kernel.symvers(&forward(events)).map_err(kernel_error)?.ok_or_else(|| {
+        Error::new(Phase::Resolve, "no-symvers", "there is no Module.symvers of this kernel").remedy(
+            "put the Module.symvers of the shipped kernel beside its vmlinux, or install the kernel's headers",
+        )
+    })
 }
 
 /// Options of the kernel without which, or with which, no livepatch can work.

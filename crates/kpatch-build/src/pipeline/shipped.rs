@@ -14,7 +14,7 @@ use object::read::elf::ElfFile64;
 
 use super::plan::Unit;
 use super::prove::ShippedFiles;
-use super::resolve::{forward, kernel_error};
+use super::resolve::{self, forward, kernel_error};
 use crate::error::Error;
 use crate::events::{Events, Phase};
 use crate::mapped::Mapped;
@@ -100,11 +100,7 @@ impl ShippedBytes {
 }
 
 fn exports(kernel: &Kernel, events: Events<'_>) -> Result<Symvers, Error> {
-    let Some(path) = kernel.symvers(&forward(events)).map_err(kernel_error)? else {
-        return Err(Error::new(Phase::Resolve, "no-symvers", "there is no Module.symvers of this kernel").remedy(
-            "build the kernel's modules once, or put the Module.symvers of the shipped kernel beside its vmlinux",
-        ));
-    };
+    let path = resolve::symvers(kernel, events)?;
     let text = fs_err::read(&path).map_err(Error::io(Phase::Resolve, "read", &path))?;
     Symvers::parse(&text).map_err(|error| {
         Error::new(Phase::Resolve, "symvers", "Module.symvers cannot be read").file(&path).cause(error)

@@ -18,6 +18,7 @@ use super::plan::Unit;
 use crate::cache::{Cache, CacheError, Key, KeyBuilder, Lookup};
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
+use crate::patch::PatchFile;
 
 /// What a unit is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,12 +31,48 @@ pub enum Variant {
     Patched,
 }
 
-/// Options that give every function and datum a section of its own, and line tables.
-///
-/// `-g1` instead of the kernel's `-g`: lines and functions are all that messages need, and debug
-/// information never changes code. Compressed debug sections (gcc defaults differ by distribution) would
-/// only cost time.
-const DIFF_OPTIONS: [&str; 4] = ["-ffunction-sections", "-fdata-sections", "-g1", "-gz=none"];
+/// Options that give every function and datum a section of its own. Compressed debug sections (gcc's defaults
+/// differ by distribution) would only cost time.
+const DIFF_OPTIONS: [&str; 3] = ["-ffunction-sections", "-fdata-sections", "-gz=none"];
+
+/// How much the objects that are compared tell a debugger. It never changes code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugInformation {
+    /// Functions and lines: all that messages need.
+    Lines,
+    /// Types as well, for a patch that may change the layout of a structure.
+    Full,
+}
+
+impl DebugInformation {
+    /// What this patch calls for: types where it touches a header, or lines of a structure's definition.
+    pub fn for_patch(touches_headers: bool, patches: &[PatchFile]) -> DebugInformation {
+        let hunks = patches.iter().flat_map(|patch| &patch.files).flat_map(|file| &file.hunks);
+        let mut lines = hunks.flat_map(|hunk| &hunk.lines);
+        if touches_headers || lines.any(|line| begins_structure(&line.text)) {
+            DebugInformation::Full
+        } else {
+            DebugInformation::Lines
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            DebugInformation::Lines => "-g1",
+            DebugInformation::Full => "-g",
+        }
+    }
+}
+
+/// True for `struct name {`, `static union {` and the like.
+fn begins_structure(line: &[u8]) -> bool {
+    let line = line.trim_ascii();
+    let is_type = |word: &[u8]| matches!(word, b"struct" | b"union" | b"enum");
+    line.ends_with(b"{")
+        && !line.contains(&b'(')
+        && !line.contains(&b'=')
+        && line.split(|&byte| byte == b' ' || byte == b'\t').any(is_type)
+}
 
 /// The header that reads runtime constants as variables, below the source tree; since 6.12.
 const RUNTIME_CONSTANTS: &str = "include/asm-generic/runtime-const.h";
@@ -60,6 +97,8 @@ pub struct Context<'a> {
     pub launcher: &'a [String],
     /// Finished objects of earlier runs.
     pub cache: &'a Cache,
+    /// How much debug information the compared objects get.
+    pub debug: DebugInformation,
     /// How many compilers at once.
     pub jobs: usize,
 }
@@ -93,7 +132,7 @@ pub fn command(context: &Context<'_>, job: Job<'_>) -> CompileCommand {
             let shim = context.source.join(RUNTIME_CONSTANTS);
             first.extend(["-include".to_owned(), shim.display().to_string()]);
         }
-        command = command.with_last(DIFF_OPTIONS).with_last(first);
+        command = command.with_last(DIFF_OPTIONS).with_last([context.debug.option()]).with_last(first);
     }
     if job.variant == Variant::Patched {
         let options = context.overlay.options(&unit.spelled);
@@ -256,6 +295,16 @@ fn first_error_line(text: &str, source: &Path) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn structures_are_told_from_variables_and_functions() {
+        for line in ["struct a {\n", "\tunion {", "typedef struct x {", "enum e {"] {
+            assert!(begins_structure(line.as_bytes()), "{line}");
+        }
+        for line in ["struct a b = {", "struct a *f(struct b *c) {", "struct a *p;", "\tif (x) {", "{"] {
+            assert!(!begins_structure(line.as_bytes()), "{line}");
+        }
+    }
 
     #[test]
     fn the_first_error_of_the_unit_gives_the_line() {

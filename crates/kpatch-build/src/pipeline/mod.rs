@@ -97,7 +97,10 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         compiler: &resolved.kernel.compiler.version_text,
         launcher: &launcher,
         cache: &work.cache,
-        debug: compile::DebugInformation::for_patch(overlay.touches_headers(), &patches),
+        debug: compile::DebugInformation::for_patch(
+            patched.of_kind(patch::FileKind::Header).next().is_some(),
+            &patches,
+        ),
         jobs: options.jobs.get(),
     };
     let units = phase(Phase::Plan, events, || preprocess::run(&context, units, events))?;

@@ -186,6 +186,14 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The cache directory cannot be made or used.
+    #[error("{} cannot serve as cache directory: {reason}", path.display())]
+    NoCache {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A file given by the user cannot serve.
     #[error("{}: {reason}", path.display())]
     BadInput {
@@ -227,6 +235,7 @@ impl Error {
             Error::Offline { .. } => "run once with network access".into(),
             Error::BadPackage { .. } => "try again with --refresh; the mirror may be in the middle of an update".into(),
             Error::DamagedCache { path, .. } => format!("remove it; it is fetched or made again: rm -rf {}", path.display()),
+            Error::NoCache { .. } => "name a directory of your own with CACHEDIR".into(),
             Error::CompilerNotFound { .. } => {
                 "install that compiler, allow a build root (--build-root auto), or go on with another one by --skip-compiler-check".into()
             }

@@ -17,10 +17,8 @@ pub struct Store {
 impl Store {
     /// Opens, and where needed creates, the cache.
     pub fn open(root: &Path) -> Result<Self> {
-        let unusable = |error: std::io::Error| Error::BadInput {
-            path: root.to_owned(),
-            reason: format!("it cannot serve as cache directory: {error}"),
-        };
+        let unusable =
+            |error: std::io::Error| Error::NoCache { path: root.to_owned(), reason: error.to_string() };
         fs::create_dir_all(root).map_err(unusable)?;
         let root = fs::canonicalize(root).map_err(unusable)?;
         // kbuild refuses such paths, with messages that do not lead back to here.

@@ -108,18 +108,23 @@ fn by_name(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins) {
         {
             for id in unit.ids().filter(|id| twin[id.index()].is_none()) {
                 let element = unit.element(id);
-                let Some(name) = unit.symbol_name(id) else { continue };
-                if !correlated(element.kind) || names::is_numbered(name) {
+                if !correlated(element.kind) {
                     continue;
                 }
-                let source = if with_file { file(unit, id).map(|f| f.to_vec()) } else { None };
-                let key = (element.kind == Kind::Function, name.to_vec(), source.unwrap_or_default());
-                let both = names.entry(key).or_default();
-                if first { both.0.push(id) } else { both.1.push(id) }
+                // Any name in common makes a pair: versions may differ in their aliases.
+                for name in unit.names(id).filter(|name| !names::is_numbered(name)) {
+                    let source = if with_file { file(unit, id).map(|f| f.to_vec()) } else { None };
+                    let key = (element.kind == Kind::Function, name.to_vec(), source.unwrap_or_default());
+                    let both = names.entry(key).or_default();
+                    if first { both.0.push(id) } else { both.1.push(id) }
+                }
             }
         }
         for (o, p) in names.values() {
-            if let ([o], [p]) = (o.as_slice(), p.as_slice()) {
+            if let ([o], [p]) = (o.as_slice(), p.as_slice())
+                && twins.of_original[o.index()].is_none()
+                && twins.of_patched[p.index()].is_none()
+            {
                 twins.pair(*o, *p);
             }
         }

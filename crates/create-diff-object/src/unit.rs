@@ -6,7 +6,7 @@
 
 use bstr::{BStr, ByteSlice};
 use kpatch_elf::arch::{Flow, Instruction, Machine};
-use kpatch_elf::{Object, ReadError, Relocation, Section, SectionId, Symbol, SymbolId, symbol_kind};
+use kpatch_elf::{Object, ReadError, Relocation, Section, SectionId, Symbol, SymbolId, binding, symbol_kind};
 
 use crate::error::DiffError;
 use crate::names::{self, Special};
@@ -349,18 +349,17 @@ impl<'d> Unit<'d> {
                 }
             }
         } else {
-            // Aliases have the same value; the first global one, else the first, gives the name.
+            // Aliases have the same value; the best one gives the name.
             let mut starts: Vec<(u64, SymbolId)> = Vec::new();
             for &head in &heads {
-                let symbol = self.object.symbol(head);
+                let value = self.object.symbol(head).value;
                 match starts.last_mut() {
-                    Some((value, main)) if *value == symbol.value => {
-                        let old = self.object.symbol(*main);
-                        if old.is_local() && !symbol.is_local() {
+                    Some((start, main)) if *start == value => {
+                        if self.precedence(head) < self.precedence(*main) {
                             *main = head;
                         }
                     }
-                    _ => starts.push((symbol.value, head)),
+                    _ => starts.push((value, head)),
                 }
             }
             let mut start = 0;
@@ -374,6 +373,33 @@ impl<'d> Unit<'d> {
             }
         }
         self.assign(id, symbols);
+    }
+
+    /// Which of several names an element goes by, whatever their order in the symbol table: the one that the
+    /// compiler named the section after, global before weak before local, then by name.
+    fn precedence(&self, id: SymbolId) -> (bool, u8, &BStr) {
+        let symbol = self.object.symbol(id);
+        let section = symbol.section().map(|s| self.object.section(s).name.as_bytes()).unwrap_or_default();
+        let front = section.strip_suffix(symbol.name.as_bytes());
+        let named = front.is_some_and(|front| front.ends_with(b"."));
+        let rank = match symbol.binding {
+            binding::GLOBAL => 0,
+            binding::WEAK => 1,
+            _ => 2,
+        };
+        (!named, rank, symbol.name.as_ref())
+    }
+
+    /// The names of an element: its symbol's and its aliases'.
+    pub(crate) fn names(&self, id: ElementId) -> impl Iterator<Item = &BStr> {
+        let element = self.element(id);
+        element
+            .symbols
+            .iter()
+            .map(|s| self.object.symbol(*s))
+            .filter(move |s| s.value == element.origin && (s.is_function() || s.is_object()))
+            .filter(|s| !names::is_prefix_symbol(s.name.as_ref()))
+            .map(|s| s.name.as_ref())
     }
 
     /// Where what belongs to the function at `next` begins: its prefix symbol or patchable padding, at the
@@ -426,9 +452,8 @@ impl<'d> Unit<'d> {
             match starts.last_mut() {
                 Some((value, main)) if *value == symbol.value => {
                     let old = self.object.symbol(*main);
-                    if old.size == 0 && symbol.size > 0
-                        || old.is_local() && !symbol.is_local() && symbol.size >= old.size
-                    {
+                    let larger = symbol.size > old.size;
+                    if larger || symbol.size == old.size && self.precedence(s) < self.precedence(*main) {
                         *main = s;
                     }
                 }

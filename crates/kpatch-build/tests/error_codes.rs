@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What stands before an error's code in the driver's sources.
-const BEFORE_CODES: [&str; 6] = ["Error::new(", "error(", "fail(", "Code(", "Code::new(", "=> ("];
+const BEFORE_CODES: [&str; 7] = ["Error::new(", "error(", "fail(", "Code(", "Code::new(", "=> (", "=> { ("];
 
 fn crates() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -52,7 +52,8 @@ fn driver_codes(codes: &mut BTreeSet<String>) {
     let mut files = Vec::new();
     rust_files(&crates().join("kpatch-build/src"), &mut files);
     for path in files {
-        let text = source(&path);
+        // How the code is wrapped does not matter.
+        let text = source(&path).split_whitespace().collect::<Vec<_>>().join(" ");
         for before in BEFORE_CODES {
             // `io_error(` and the like have something else there.
             let whole = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');

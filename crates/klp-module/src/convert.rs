@@ -24,7 +24,8 @@ use kpatch_elf::{
 use thiserror::Error;
 
 use crate::hook::{self, LAYOUT_SECTION};
-use crate::manifest::{KlpReference, ModuleManifest, SPECIAL_SECTIONS};
+use crate::manifest::{KlpReference, ModuleManifest};
+use crate::special::SPECIAL_SECTIONS;
 
 /// Why a module cannot be converted.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -363,6 +364,8 @@ fn livepatch_relocations(
         for relocation in gates.values().flatten() {
             let symbol = relocation.symbol.map(|s| object.display_name(s).to_string()).unwrap_or_default();
             match arch.field(relocation.kind) {
+                // The other bits of a partial field are the instruction's.
+                Some(field) if !field.whole => {}
                 Some(field) => zeros.push((relocation.offset, field.width as u64, symbol)),
                 None => errors.push(ConvertError::RelocationType {
                     section: name.clone(),
@@ -534,4 +537,55 @@ fn drop_unused(object: &mut Object<'_>) {
     retain_symbols(object, |id, symbol| {
         !matches!(symbol.place, Place::Undefined | Place::Livepatch) || used[id.index()]
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kpatch_elf::Endian;
+    use kpatch_elf::arch::Machine;
+
+    #[test]
+    fn bits_of_an_instruction_stay() {
+        const CALL26: u32 = 283;
+        const ABS64: u32 = 257;
+        let manifest = ModuleManifest {
+            references: vec![KlpReference {
+                symbol: "far".to_owned(),
+                gate: "vmlinux".to_owned(),
+                object: "vmlinux".to_owned(),
+                name: "far".to_owned(),
+                sympos: 0,
+                function: true,
+                units: Vec::new(),
+            }],
+            ..ModuleManifest::default()
+        };
+        let mut object = Object {
+            machine: Machine::Aarch64,
+            endian: Endian::Little,
+            file_flags: 0,
+            abi: [0, 0],
+            sections: Vec::new(),
+            symbols: Vec::new(),
+        };
+        let symbol = Some(object.add_symbol(Symbol::undefined("far", binding::GLOBAL)));
+        // A branch with link, and a pointer that somebody left a value in.
+        let call = [0x01, 0x00, 0x00, 0x94];
+        let mut text = Section::new(".text.f", section_type::PROGBITS, 6, 4, call.to_vec());
+        text.relocations.push(Relocation { offset: 0, kind: CALL26, symbol, addend: 0 });
+        let mut data = Section::new(".data", section_type::PROGBITS, 3, 8, vec![7; 8]);
+        data.relocations.push(Relocation { offset: 0, kind: ABS64, symbol, addend: 0 });
+        object.add_section(text);
+        object.add_section(data);
+        let mut errors = Vec::new();
+        let references = livepatch_symbols(&mut object, &manifest, &mut errors);
+        livepatch_relocations(&mut object, &references, &manifest, &mut errors);
+        assert_eq!(errors, []);
+        assert_eq!(object.sections[0].bytes(), call);
+        assert_eq!(object.sections[1].bytes(), [0; 8]);
+        assert!(object.sections[..2].iter().all(|s| s.relocations.is_empty()));
+        let made: Vec<_> = object.sections[2..].iter().map(|s| s.name.to_string()).collect();
+        assert_eq!(made, [".klp.rela.vmlinux..text.f", ".klp.rela.vmlinux..data"]);
+    }
 }

@@ -18,8 +18,8 @@ pub mod hook;
 pub mod link;
 mod manifest;
 pub mod objtool;
+mod special;
 pub mod vermagic;
 
-pub use manifest::{
-    KlpReference, ModuleManifest, NewFunction, ObjectCallback, PatchedObject, Rename, SPECIAL_SECTIONS,
-};
+pub use manifest::{KlpReference, ModuleManifest, NewFunction, ObjectCallback, PatchedObject, Rename};
+pub use special::SPECIAL_SECTIONS;

@@ -14,7 +14,7 @@ use super::Target;
 use super::entry::{address_range, section_headers};
 use super::finding::Finding;
 use super::view::{ModuleView, UNDEFINED, is_defined};
-use crate::manifest::SPECIAL_SECTIONS;
+use crate::special::SPECIAL_SECTIONS;
 
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 

@@ -9,7 +9,8 @@ use kpatch_elf::klp::{self, RELA_PREFIX, SHF_RELA_LIVEPATCH, SHN_LIVEPATCH, VMLI
 
 use super::finding::Finding;
 use super::view::{ModuleView, RelaSection};
-use crate::manifest::{ModuleManifest, SPECIAL_SECTIONS};
+use crate::manifest::ModuleManifest;
+use crate::special::SPECIAL_SECTIONS;
 
 /// What `apply_relocate_add` of x86-64 takes (`arch/x86/kernel/module.c`): NONE, 64, PC32, PLT32, 32, 32S,
 /// PC64.
@@ -139,10 +140,11 @@ fn entries(
         if width == 0 {
             continue;
         }
-        // x86 refuses to write over anything; elsewhere only what livepatch undoes must be zero, and bytes
-        // of an instruction that the field shares are not.
-        let field = &bytes[entry.offset as usize..range as usize];
-        if field.iter().any(|&b| b != 0) && machine == Machine::X86_64 {
+        // x86 writes over nothing but zeros, whoever relocates; the other bits of a partial field are the
+        // instruction's.
+        let zero = machine == Machine::X86_64 || livepatch && field.whole;
+        let content = &bytes[entry.offset as usize..range as usize];
+        if zero && content.iter().any(|&b| b != 0) {
             let (section, offset, symbol) = place(symbol.clone());
             findings.push(Finding::NonZero { section, offset, symbol });
         }

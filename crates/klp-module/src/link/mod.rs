@@ -29,9 +29,8 @@ mod error;
 
 pub use error::LinkError;
 
-use crate::manifest::{
-    KlpReference, ModuleManifest, NewFunction, ObjectCallback, PatchedObject, Rename, SPECIAL_SECTIONS,
-};
+use crate::manifest::{KlpReference, ModuleManifest, NewFunction, ObjectCallback, PatchedObject, Rename};
+use crate::special::SPECIAL_SECTIONS;
 
 /// The longest name for which modpost can make a `__versions` entry
 /// (`MODULE_NAME_LEN - 1`, `include/linux/moduleparam.h`).

@@ -1,6 +1,7 @@
 //! Runs the kpatch-build of this checkout, as a user does, and reads what it prints.
 
 use crate::error::{Error, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -91,6 +92,34 @@ impl Builder {
         let failed = |reason: String| Error::Command { command: "kpatch-build".to_owned(), reason };
         self.command(&words, output).run().map_err(|error| failed(error.to_string()))?;
         modules_in(output)?.pop().ok_or_else(|| failed("it left no module".to_owned()))
+    }
+
+    /// Starts a build and stops it with a signal after a while. What it left in `output` must be nothing.
+    pub(crate) fn interrupt(
+        &self,
+        patches: &[PathBuf],
+        output: &Path,
+        after: Duration,
+        signal: Signal,
+    ) -> Result<Vec<PathBuf>> {
+        empty_directory(output)?;
+        let words: Vec<OsString> = patches.iter().map(|path| path.clone().into_os_string()).collect();
+        let failed = |reason: String| Error::Command { command: "kpatch-build".to_owned(), reason };
+        let handle = self
+            .command(&words, output)
+            .stdout_null()
+            .stderr_null()
+            .unchecked()
+            .start()
+            .map_err(|error| failed(error.to_string()))?;
+        std::thread::sleep(after);
+        for pid in handle.pids() {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            // It may be over already; then the signal finds nobody, which is fine.
+            let _ = pid.map(|pid| kill_process(pid, signal));
+        }
+        handle.wait().map_err(|error| failed(error.to_string()))?;
+        modules_in(output)
     }
 
     /// Makes a module of the patches in `output`, which is emptied first.

@@ -134,6 +134,7 @@ struct ErrorReport {
 }
 
 const NO_CHANGE: &str = "no-change";
+const INTERRUPTED: &str = "interrupted";
 
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -299,6 +300,10 @@ fn one(builder: &Builder, tool: blake3::Hash, name: &str, patch: &Path, output: 
             entry.errors = report.errors.iter().map(ToString::to_string).collect();
         }
         _ => entry.errors = built.tail(20),
+    }
+    // A run that somebody stopped says nothing about its patch.
+    if matches!(&entry.end, End::Refused { codes } if codes.iter().any(|code| code == INTERRUPTED)) {
+        return Err(Error::Failed(format!("the build of {name} was interrupted")));
     }
     let text = serde_json::to_vec_pretty(&entry).map_err(|error| Error::Failed(error.to_string()))?;
     fs_err::write(&record, text)?;

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::guest::{self, Outcome};
 use crate::series::{self, Case, Series};
 use crate::{kallsyms, kernels, qemu, selfcheck, tools};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -140,6 +141,7 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
     let builds = build_all(&builder, &cases, &directory)?;
     let mut rows: Vec<Row> = cases.iter().map(|case| judge_build(case, builds.of(case))).collect();
     if only.is_empty() {
+        rows.push(interrupted(&builder, &cases, &builds, &directory)?);
         rows.push(reproducible(&builder, &cases, &builds, &directory)?);
     }
 
@@ -296,6 +298,26 @@ fn deviations(case: &Case, built: &Built) -> Vec<String> {
         }
     }
     found
+}
+
+/// A run that is stopped at any moment must leave no module. (That later runs work shows in [`reproducible`].)
+fn interrupted(builder: &Builder, cases: &[&Case], builds: &Builds, directory: &Path) -> Result<Row> {
+    let mut row = Row::of_host("(stopped half-way)", Vec::new(), "nothing left");
+    let Some(case) = cases.iter().find(|case| !case.must_be_refused() && builds.of(case).succeeded()) else {
+        row.failures.push("no case gave a module".to_owned());
+        return Ok(row);
+    };
+    let output = directory.join("stopped");
+    // What is stopped late may have finished, as this machine is never equally fast; two thirds are surely not.
+    let whole = builder.build("stopped", &case.patches, &case.says.arguments, &output)?.time;
+    for (share, signal) in [(0.1, Signal::KILL), (0.3, Signal::INT), (0.5, Signal::KILL), (0.6, Signal::TERM)]
+    {
+        let left = builder.interrupt(&case.patches, &output, whole.mul_f64(share), signal)?;
+        if !left.is_empty() {
+            row.failures.push(format!("{signal:?} after {share} of the time leaves {left:?}"));
+        }
+    }
+    Ok(row)
 }
 
 /// The same inputs must give the same module, byte by byte.

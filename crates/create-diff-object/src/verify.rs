@@ -36,7 +36,7 @@ pub(crate) fn verify(
         let ignored =
             author.ignored_sections.contains(&section.to_string()) || author.ignored_functions.contains(&id);
         if tables::is_export(section) && status != Change::Same {
-            if status == Change::New {
+            if status == Change::New && element.kind == Kind::Datum {
                 warnings.push(format!("{} has no effect outside the patch", patched.name(id)));
             }
             continue;

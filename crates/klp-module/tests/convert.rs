@@ -163,8 +163,11 @@ fn modules_without_the_hook_are_refused() {
     other.objects[0].functions[0].symbol = "absent".to_owned();
     let errors = convert(&kbuild, &other).unwrap_err();
     assert!(matches!(&errors[..], [ConvertError::Function { count: 0, .. }]), "{errors:?}");
-    for length in 0..kbuild.len() / 8 {
-        let _ = convert(&kbuild[..length * 8], &manifest);
+    for at in 0..kbuild.len() {
+        let _ = convert(&kbuild[..at], &manifest);
+        let mut damaged = kbuild.clone();
+        damaged[at] ^= if at % 2 == 0 { 0xff } else { 1 };
+        let _ = convert(&damaged, &manifest);
     }
 }
 

@@ -370,3 +370,18 @@ fn manifests_are_read_with_care() {
     let source = format!("extern int x; int fresh(void) {{ return x; }}\n{PATCHED}");
     assert!(matches!(&errors(&[(&source, twice)])[..], [LinkError::Names { what: "listed twice", .. }]));
 }
+
+#[test]
+fn damaged_extracts_never_panic() {
+    let good = common::extracts();
+    for at in 0..good[1].1.len() {
+        let mut damaged = good.clone();
+        damaged[1].1[at] ^= if at % 2 == 0 { 0xff } else { 1 };
+        let read = damaged.iter().map(|(unit, bytes)| Extract::read(bytes, unit));
+        if let Ok(extracts) = read.collect::<Result<Vec<_>, _>>()
+            && let Ok(linked) = link(&extracts, &common::exports())
+        {
+            let _ = linked.object.write();
+        }
+    }
+}

@@ -1,6 +1,15 @@
 //! What kbuild leaves behind, as typed values.
 //!
-//! Parsers take bytes and never touch the file system; the modules that run kbuild say so.
+//! Parsers take bytes and never touch the file system:
+//! * [`config`] reads configurations, [`command`] saved command lines and derives variants of them;
+//! * [`symvers`] reads exported symbols, [`symtab`] symbol tables of shipped objects.
+//!
+//! These run commands or keep a cache, and say so:
+//! * [`root`] runs commands on the host or in a root file system, [`store`] keeps items complete or absent;
+//! * [`object_tree`] makes a build directory from a headers package or a configuration, asks kbuild for the commands
+//!   of units and for the objects of modules;
+//! * [`units`] tells which object a unit's code is in, or why it cannot be patched, and who can see a changed file;
+//! * [`include_graph`] is the textual graph of `#include` directives behind that.
 
 pub mod command;
 pub mod config;

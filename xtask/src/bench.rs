@@ -226,11 +226,10 @@ fn compile_alone(
     timed(&duct::cmd(program, rest).dir(&tree), program)
 }
 
-/// The command that kbuild saved for an object, and the object tree it runs in.
+/// The command that kpatch-build keeps for a unit, and the object tree it runs in.
 fn saved_command(kernel: &Path, object: &Path) -> Result<(PathBuf, CompileCommand)> {
     let wrong = |reason: String| Error::Failed(format!("{}: {reason}", object.display()));
-    let name = object.file_name().map(|name| format!(".{}.cmd", name.to_string_lossy())).unwrap_or_default();
-    let relative = object.with_file_name(name);
+    let relative = Path::new(KEPT).join(object.with_extension("c.cmd"));
     let found = walkdir::WalkDir::new(kernel)
         .sort_by_file_name()
         .into_iter()
@@ -245,6 +244,9 @@ fn saved_command(kernel: &Path, object: &Path) -> Result<(PathBuf, CompileComman
         .map_err(|error| wrong(error.to_string()))?;
     Ok((tree, command))
 }
+
+/// Where an object tree keeps command lines.
+const KEPT: &str = ".saved-commands";
 
 /// Time of kbuild for a small live patch, as an external module.
 fn kbuild_alone(headers: &Path, scratch: &Path) -> Result<f64> {
@@ -319,9 +321,9 @@ mod tests {
     fn saved_commands_are_found_with_their_tree() {
         let root = tempfile::tempdir().unwrap();
         let tree = root.path().join("v/object-tree");
-        fs_err::create_dir_all(tree.join("fs/proc")).unwrap();
+        fs_err::create_dir_all(tree.join(".saved-commands/fs/proc")).unwrap();
         fs_err::write(
-            tree.join("fs/proc/.a.o.cmd"),
+            tree.join(".saved-commands/fs/proc/a.c.cmd"),
             "savedcmd_fs/proc/a.o := gcc -c -o fs/proc/a.o /s/fs/proc/a.c\n",
         )
         .unwrap();

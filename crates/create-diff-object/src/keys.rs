@@ -39,7 +39,7 @@ pub(crate) fn check(
         if tracepoint {
             dropped.insert(entry);
             warnings.push(format!(
-                "{function}: tracepoint {key} of module {object} stays off in the patched function"
+                "{function}: the static key of tracepoint {key} of module {object} does not switch the patched function"
             ));
         } else {
             let (key, object) = (key.to_string(), object);

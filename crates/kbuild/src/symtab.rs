@@ -302,7 +302,7 @@ impl<'d> SymbolTable<'d> {
 
 /// Names that `scripts/kallsyms.c` (6.1 to 7.2; the list moved to `scripts/mksysmap` in 6.3) leaves out.
 fn hidden_from_kallsyms(name: &BStr) -> bool {
-    const PREFIXES: [&[u8]; 14] = [
+    const PREFIXES: [&[u8]; 13] = [
         b"$",
         b".L",
         b"L0",
@@ -315,7 +315,6 @@ fn hidden_from_kallsyms(name: &BStr) -> bool {
         b"__AArch64ADRPThunk_",
         b"__ARMV5PILongThunk_",
         b"__kcfi_typeid_",
-        b"__pfx_",
         b"__pi_$",
     ];
     const SUFFIXES: [&[u8]; 3] = [b"_from_arm", b"_from_thumb", b"_veneer"];

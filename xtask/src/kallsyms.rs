@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::guest::{self, Outcome};
+use crate::kallsyms_image;
 use kbuild::symtab::SymbolTable;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,6 +22,8 @@ type Positions = BTreeMap<String, Vec<u64>>;
 pub(crate) struct Expected {
     duplicates: Positions,
     base: u64,
+    /// Names that the table in the image itself has more or less often than the vmlinux's symbol table.
+    differences: Vec<String>,
 }
 
 /// Reads the names that occur more than once.
@@ -47,7 +50,27 @@ pub(crate) fn expected(vmlinux: &Path) -> Result<Expected> {
         }
     }
     let base = base.ok_or_else(|| wrong(format!("no symbol {BASE}")))?;
-    Ok(Expected { duplicates, base })
+    let image = kallsyms_image::names(&data, &table)?;
+    Ok(Expected { differences: counted_otherwise(&table, &image), duplicates, base })
+}
+
+/// Names that the image's own table has more or less often than `table` lists them.
+fn counted_otherwise(table: &SymbolTable<'_>, image: &[String]) -> Vec<String> {
+    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for symbol in table.symbols().iter().filter(|symbol| symbol.listed) {
+        counts.entry(symbol.name.to_string()).or_default().0 += 1;
+    }
+    for name in image {
+        counts.entry(name.clone()).or_default().1 += 1;
+    }
+    counts
+        .into_iter()
+        // 6.12 lists the tables of kallsyms itself, 6.1 does not; no patch refers to them.
+        .filter(|(name, (listed, found))| listed != found && !(*listed == 0 && name.starts_with("kallsyms_")))
+        .map(|(name, (listed, found))| {
+            format!("{name}: {listed} in vmlinux, {found} in the image's own table")
+        })
+        .collect()
 }
 
 /// The guest lists what its kernel has under these names, and which names it has more than once.
@@ -88,7 +111,7 @@ pub(crate) fn compare(expected: &Expected, outcome: &Outcome) -> Vec<String> {
         return vec![format!("the guest does not tell where {BASE} is")];
     };
     let slide = base.wrapping_sub(expected.base);
-    let mut differences = Vec::new();
+    let mut differences = expected.differences.clone();
     for (name, values) in &expected.duplicates {
         let running = seen.get(name).map(Vec::as_slice).unwrap_or_default();
         // Per-CPU offsets and absolute values are not moved.
@@ -132,6 +155,16 @@ mod tests {
     }
 
     #[test]
+    fn the_image_counts_too() {
+        use kbuild::symtab::{ShippedBinding::Local, ShippedKind::Function, shipped};
+        let function = |name: &str, address| shipped(name, address, 4, Function, Local, Some(1));
+        let table = SymbolTable::new(vec![function("f", 8), function("f", 16), function("g", 24)], false);
+        let image = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(counted_otherwise(&table, &image(&["f", "f", "g", "kallsyms_names"])), [""; 0]);
+        assert_eq!(counted_otherwise(&table, &image(&["f", "g", "h"])).len(), 2);
+    }
+
+    #[test]
     fn order_and_count_matter() {
         let expected = Expected {
             duplicates: Positions::from([
@@ -139,6 +172,7 @@ mod tests {
                 ("p".to_owned(), vec![8, 16]),
             ]),
             base: 0x1000,
+            differences: Vec::new(),
         };
         let good = ["2000 _text", "2010 f", "2020 f", "8 p", "10 p", "many f", "many p"];
         assert!(compare(&expected, &outcome(&good)).is_empty());

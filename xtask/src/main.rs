@@ -9,6 +9,7 @@ mod error;
 mod generate;
 mod guest;
 mod kallsyms;
+mod kallsyms_image;
 mod kernels;
 mod modules;
 mod qemu;

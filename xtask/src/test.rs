@@ -147,7 +147,7 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
     let mut rows: Vec<Row> = cases.iter().map(|case| judge_build(case, builds.of(case))).collect();
     if only.is_empty() {
         rows.push(interrupted(&builder, &cases, &builds, &directory)?);
-        rows.push(reproducible(&builder, &cases, &builds, &directory)?);
+        rows.push(reproducible(series, &builder, &cases, &builds, &directory)?);
     }
 
     let mut guests = Vec::new();
@@ -325,28 +325,31 @@ fn interrupted(builder: &Builder, cases: &[&Case], builds: &Builds, directory: &
     Ok(row)
 }
 
-/// The same inputs must give the same module, byte by byte.
-fn reproducible(builder: &Builder, cases: &[&Case], builds: &Builds, directory: &Path) -> Result<Row> {
-    let mut row = Row {
-        case: "(the same again)".to_owned(),
-        build: None,
-        transition: None,
-        failures: Vec::new(),
-        good: "identical",
-    };
-    let Some(case) = cases.iter().find(|case| !case.must_be_refused() && builds.of(case).succeeded()) else {
+/// The same inputs must give the same module, byte by byte: in another directory, by another number of compilers and, in
+/// the long run, out of a cache that is elsewhere.
+fn reproducible(
+    series: &Series,
+    builder: &Builder,
+    cases: &[&Case],
+    builds: &Builds,
+    directory: &Path,
+) -> Result<Row> {
+    let mut row = Row::of_host("(the same again)", Vec::new(), "identical");
+    let built = cases.iter().filter(|case| !case.must_be_refused() && builds.of(case).succeeded());
+    let size = |case: &&&Case| std::fs::metadata(&builds.of(case).modules[0]).map_or(0, |file| file.len());
+    // The largest holds most that could differ.
+    let Some(case) = built.max_by_key(size) else {
         row.failures.push("no case gave a module".to_owned());
         return Ok(row);
     };
     let first = builds.of(case);
     let name =
         first.modules[0].file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let again = builder.build(
-        &name,
-        &case.patches,
-        &case.says.arguments,
-        &directory.join("again").join(&case.name),
-    )?;
+    let elsewhere = directory.join("again");
+    let cache = elsewhere.join("cache");
+    let another = if series.full { builder.with_empty_cache(cache.clone())? } else { builder.clone() };
+    let arguments = [case.says.arguments.as_slice(), &["-j1".to_owned()]].concat();
+    let again = another.build(&name, &case.patches, &arguments, &elsewhere.join(&case.name))?;
     row.build = Some(again.time);
     if !again.succeeded() {
         row.failures.push(format!("no module:\n    {}", again.tail(15).join("\n    ")));
@@ -356,6 +359,9 @@ fn reproducible(builder: &Builder, cases: &[&Case], builds: &Builds, directory: 
             first.modules[0].display(),
             again.modules[0].display()
         ));
+    }
+    if series.full {
+        fs_err::remove_dir_all(&cache)?;
     }
     Ok(row)
 }

@@ -47,6 +47,10 @@ pub(crate) struct Emitted<'d> {
 /// Name under which the original of something that the extract defines as well is referred to.
 const ALIAS: &str = "__klp_ref.";
 
+/// Where names of source files go that were absolute. The compiler's choice of a section follows from the length
+/// of the whole path, which must not show.
+const FILE_NAMES: &str = ".rodata.str1.1";
+
 /// Where an element went: its section, and what to add to its offsets.
 #[derive(Clone, Copy)]
 struct Placed {
@@ -60,8 +64,8 @@ struct Emitter<'a, 'd> {
     placed: BTreeMap<ElementId, Placed>,
     symbols: BTreeMap<SymbolId, SymbolId>,
     section_symbols: BTreeMap<SectionId, SymbolId>,
-    /// Sections of strings and constants, by their section in the input.
-    pools: BTreeMap<SectionId, Pool>,
+    /// Sections of strings and constants, by their section in the input; none for [`FILE_NAMES`].
+    pools: BTreeMap<Option<SectionId>, Pool>,
     /// Names that the extract defines or uses.
     names: BTreeSet<BString>,
     undefined: BTreeMap<(BString, Resolution), SymbolId>,
@@ -356,12 +360,13 @@ impl Emitter<'_, '_> {
             Target::Number(value) => Some((None, value)),
             Target::String(section, start, delta) => {
                 let bytes = unit.string(section, start, 0)?.to_vec();
-                let (symbol, place) = self.pool(section, bytes);
+                let from = unit.begins_string(section, start).then_some(section);
+                let (symbol, place) = self.pool(from, bytes);
                 Some((Some(symbol), (place as i64).wrapping_add(delta).wrapping_sub(reference.bias)))
             }
             Target::Constant(section, start, delta) => {
                 let bytes = unit.constant(section, start)?.to_vec();
-                let (symbol, place) = self.pool(section, bytes);
+                let (symbol, place) = self.pool(Some(section), bytes);
                 Some((Some(symbol), (place as i64).wrapping_add(delta).wrapping_sub(reference.bias)))
             }
             Target::External(symbol, _) => {
@@ -574,16 +579,23 @@ impl Emitter<'_, '_> {
     }
 
     /// Puts a string or constant into the pool of its section, once.
-    fn pool(&mut self, from: SectionId, bytes: Vec<u8>) -> (SymbolId, u64) {
+    fn pool(&mut self, from: Option<SectionId>, bytes: Vec<u8>) -> (SymbolId, u64) {
         let unit = self.parts.patched;
-        let section = unit.object.section(from);
         let out = &mut self.out;
         let pool = self.pools.entry(from).or_insert_with(|| {
-            let mut new = like(section, section.align, Contents::Bytes(Cow::Owned(Vec::new())));
-            // Linked as it is: merging would have to know what section symbols with offsets mean.
-            new.flags &= !(section_flags::MERGE | section_flags::STRINGS);
-            new.entry_size = 0;
-            let align = usize::try_from(section.align.clamp(1, 4096)).unwrap_or(1);
+            let empty = Contents::Bytes(Cow::Owned(Vec::new()));
+            let new = match from {
+                Some(from) => {
+                    let section = unit.object.section(from);
+                    let mut new = like(section, section.align, empty);
+                    // Linked as it is: merging would have to know what section symbols with offsets mean.
+                    new.flags &= !(section_flags::MERGE | section_flags::STRINGS);
+                    new.entry_size = 0;
+                    new
+                }
+                None => Section::new(FILE_NAMES, section_type::PROGBITS, section_flags::ALLOC, 1, Vec::new()),
+            };
+            let align = usize::try_from(new.align.clamp(1, 4096)).unwrap_or(1);
             Pool { section: out.add_section(new), bytes: Vec::new(), align, known: BTreeMap::new() }
         });
         let place = if let Some(&place) = pool.known.get(&bytes) {

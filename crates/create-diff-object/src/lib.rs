@@ -70,6 +70,9 @@ pub struct Input<'a> {
     pub exports: &'a Symvers,
     /// Sizes of special sections' entries.
     pub sizes: &'a EntrySizes,
+    /// Directories, with `/` at their end, of which names of source files in the objects' strings may tell:
+    /// what stands below one goes by its relative name.
+    pub source_trees: &'a [&'a str],
     /// Choices.
     pub options: Options,
 }
@@ -122,9 +125,9 @@ impl Failure {
 pub fn diff(input: &Input<'_>) -> Result<Outcome, Failure> {
     let report = Report { unit: input.unit.to_owned(), object: input.object.to_owned(), ..Report::default() };
     let (original, patched) =
-        match (Unit::load(input.original, input.sizes), Unit::load(input.patched, input.sizes)) {
-            (Ok(original), Ok(patched)) => (original, patched),
-            (original, patched) => {
+        match [input.original, input.patched].map(|data| Unit::load(data, input.sizes, input.source_trees)) {
+            [Ok(original), Ok(patched)] => (original, patched),
+            [original, patched] => {
                 let errors = load_errors("original", original.err())
                     .chain(load_errors("patched", patched.err()))
                     .collect::<Vec<_>>();

@@ -107,6 +107,7 @@ fn run(arguments: &Arguments) -> Result<u8, Box<dyn std::error::Error>> {
         shipped: &shipped,
         exports: &exports,
         sizes: &sizes,
+        source_trees: &[],
         options: Options { make_entry_table: true },
     };
     let outcome = diff(&input);

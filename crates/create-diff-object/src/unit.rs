@@ -119,13 +119,19 @@ pub(crate) struct Unit<'d> {
     pub(crate) entries_of: Vec<Vec<ElementId>>,
     /// Remarks.
     pub(crate) warnings: Vec<String>,
+    /// Directories with `/` at their end below which source files go by relative names.
+    source_trees: &'d [&'d str],
     /// For each element, who refers to it: `(referring element, index into references)`.
     pub(crate) referrers: Vec<Vec<(ElementId, u32)>>,
 }
 
 impl<'d> Unit<'d> {
     /// Reads and cuts an object.
-    pub(crate) fn load(data: &'d [u8], sizes: &EntrySizes) -> Result<Unit<'d>, LoadError> {
+    pub(crate) fn load(
+        data: &'d [u8],
+        sizes: &EntrySizes,
+        source_trees: &'d [&'d str],
+    ) -> Result<Unit<'d>, LoadError> {
         let object = Object::read(data)?;
         let classes: Vec<Class> =
             object.sections.iter().map(|s| tables::classify(s, object.machine)).collect();
@@ -138,6 +144,7 @@ impl<'d> Unit<'d> {
             references: Vec::new(),
             entries_of: Vec::new(),
             warnings: Vec::new(),
+            source_trees,
             referrers: Vec::new(),
             object,
         };
@@ -269,6 +276,21 @@ impl<'d> Unit<'d> {
         let unit = usize::try_from(unit).ok()?;
         let length = bytes.chunks(unit).position(|c| c.iter().all(|&b| b == 0))?;
         bytes.get(..(length + 1) * unit)
+    }
+
+    /// How many bytes of the name of a source file say where its tree is.
+    ///
+    /// `-fmacro-prefix-map` makes `__FILE__` relative, but not the file names that the compiler notes for the
+    /// undefined-behaviour sanitizer, which would tell a patched unit from its original, and one machine from another.
+    fn source_tree_of(&self, name: &[u8]) -> u64 {
+        let tree = self.source_trees.iter().filter(|tree| name.starts_with(tree.as_bytes()));
+        tree.map(|tree| tree.len() as u64).max().unwrap_or(0)
+    }
+
+    /// True if a string begins there; false for the part of one that is left of a longer name.
+    pub(crate) fn begins_string(&self, section: SectionId, start: u64) -> bool {
+        let before = start.checked_sub(1).and_then(|last| usize::try_from(last).ok());
+        before.is_none_or(|last| self.object.section(section).bytes().get(last) == Some(&0))
     }
 
     /// The bytes of a mergeable constant.
@@ -449,11 +471,13 @@ impl<'d> Unit<'d> {
                 // Only a symbol tells a string's start; a section symbol means the start itself.
                 let (start, delta) =
                     if symbol.is_section() { (place, 0) } else { (symbol.value as i64, distance) };
-                match u64::try_from(start) {
-                    Ok(start) if self.string(section, start, 0).is_some() => {
-                        Target::String(section, start, delta)
+                let start = u64::try_from(start).ok();
+                match start.and_then(|start| Some((start, self.string(section, start, 0)?))) {
+                    Some((start, text)) => {
+                        let tree = if delta == 0 { self.source_tree_of(text) } else { 0 };
+                        Target::String(section, start + tree, delta)
                     }
-                    _ => Target::External(id, distance),
+                    None => Target::External(id, distance),
                 }
             }
             Class::Constants(unit) => {

@@ -54,6 +54,7 @@ fn run(machine: &str, original: &[u8], patched: &[u8], table: &SymbolTable<'_>) 
         shipped: table,
         exports: &Symvers::default(),
         sizes: &sizes(machine),
+        source_trees: &[],
         options: Options { make_entry_table: true },
     };
     match diff(&input) {

@@ -150,6 +150,7 @@ fn compare(original: &[u8], patched: &[u8], sizes: &EntrySizes) -> (u8, Report) 
         shipped: &table,
         exports: &Symvers::default(),
         sizes,
+        source_trees: &[],
         options: Options { make_entry_table: true },
     };
     match diff(&input) {

@@ -73,7 +73,7 @@ fn one(
     shipped: &Shipped<'_>,
     events: Events<'_>,
 ) -> Result<Option<Extract>, Vec<Error>> {
-    match compare(unit, objects, shipped)? {
+    match compare(context, unit, objects, shipped)? {
         Ok(outcome) => Ok(extract(unit, outcome)),
         // The code that the kernel runs was compared; what is extracted reads the constants as variables.
         Err(failure) if failure.needs_runtime_const_shim() => {
@@ -83,7 +83,7 @@ fn one(
                 plain_runtime_constants: true,
             });
             let objects = compile::run(context, &jobs, events)?;
-            match compare(unit, &objects, shipped)? {
+            match compare(context, unit, &objects, shipped)? {
                 Ok(outcome) => Ok(extract(unit, outcome)),
                 Err(failure) => Err(errors(context, unit, &failure)),
             }
@@ -94,6 +94,7 @@ fn one(
 
 /// Compares one pair; the outer error is one of reading files.
 fn compare(
+    context: &Context<'_>,
     unit: &Unit,
     objects: &Objects,
     shipped: &Shipped<'_>,
@@ -108,6 +109,8 @@ fn compare(
     };
     let (original, patched) = (read(Variant::Original)?, read(Variant::Patched)?);
     let symbols = shipped.tables.get(&unit.owner).ok_or_else(|| missing("the shipped symbol table"))?;
+    let trees = [context.overlay.root(), context.source, context.headers]
+        .map(|directory| format!("{}/", directory.display()));
     Ok(create_diff_object::diff(&Input {
         original: &original,
         patched: &patched,
@@ -116,6 +119,7 @@ fn compare(
         shipped: symbols,
         exports: &shipped.files.exports,
         sizes: shipped.sizes,
+        source_trees: &trees.each_ref().map(String::as_str),
         options: create_diff_object::Options::default(),
     }))
 }

@@ -4,7 +4,7 @@
 //! element belongs. Within a group elements are told apart by what they contain and by who refers to them,
 //! never by their order or number.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bstr::{BStr, BString};
 
@@ -100,35 +100,69 @@ fn file<'a>(unit: &'a Unit<'_>, id: ElementId) -> Option<&'a BStr> {
     Some(unit.object.symbol(file).name.as_ref())
 }
 
+/// Whether it is a function, a name, and the source file of its symbol.
+type NameKey<'a> = (bool, &'a BStr, &'a BStr);
+
+/// Who has a name in one version.
+#[derive(Clone, Copy, Default)]
+enum Bearer {
+    #[default]
+    Nobody,
+    Only(ElementId),
+    Several,
+}
+
+impl Bearer {
+    fn add(&mut self, id: ElementId) {
+        *self = match self {
+            Bearer::Nobody => Bearer::Only(id),
+            _ => Bearer::Several,
+        };
+    }
+}
+
 /// Pairs elements whose names the source gave and that occur once on each side.
 fn by_name(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins) {
     for with_file in [false, true] {
-        let mut names: BTreeMap<(bool, Vec<u8>, Vec<u8>), Members> = BTreeMap::new();
-        for (unit, twin, first) in [(original, &twins.of_original, true), (patched, &twins.of_patched, false)]
-        {
+        // Only asked, never iterated over: its order means nothing.
+        let mut bearers: HashMap<NameKey<'_>, [Bearer; 2]> = HashMap::with_capacity(original.elements.len());
+        for (side, unit, twin) in [(0, original, &twins.of_original), (1, patched, &twins.of_patched)] {
             for id in unit.ids().filter(|id| twin[id.index()].is_none()) {
-                let element = unit.element(id);
-                if !correlated(element.kind) {
-                    continue;
-                }
-                // Any name in common makes a pair: versions may differ in their aliases.
-                for name in unit.names(id).filter(|name| !names::is_numbered(name)) {
-                    let source = if with_file { file(unit, id).map(|f| f.to_vec()) } else { None };
-                    let key = (element.kind == Kind::Function, name.to_vec(), source.unwrap_or_default());
-                    let both = names.entry(key).or_default();
-                    if first { both.0.push(id) } else { both.1.push(id) }
+                for key in name_keys(unit, id, with_file) {
+                    bearers.entry(key).or_default()[side].add(id);
                 }
             }
         }
-        for (o, p) in names.values() {
-            if let ([o], [p]) = (o.as_slice(), p.as_slice())
-                && twins.of_original[o.index()].is_none()
-                && twins.of_patched[p.index()].is_none()
-            {
-                twins.pair(*o, *p);
+        let mut pairs: Vec<(NameKey<'_>, ElementId, ElementId)> = Vec::new();
+        for id in original.ids().filter(|id| twins.of_original[id.index()].is_none()) {
+            for key in name_keys(original, id, with_file) {
+                if let Some(&[Bearer::Only(o), Bearer::Only(p)]) = bearers.get(&key) {
+                    pairs.push((key, o, p));
+                }
+            }
+        }
+        // Where aliases lead to several counterparts, the first name decides, not the order of the symbols.
+        pairs.sort_unstable_by_key(|&(key, ..)| key);
+        for (_, o, p) in pairs {
+            if twins.of_original[o.index()].is_none() && twins.of_patched[p.index()].is_none() {
+                twins.pair(o, p);
             }
         }
     }
+}
+
+/// What an element is known by; any name in common makes a pair, as versions may differ in their aliases.
+fn name_keys<'a>(
+    unit: &'a Unit<'_>,
+    id: ElementId,
+    with_file: bool,
+) -> impl Iterator<Item = NameKey<'a>> + use<'a> {
+    let kind = unit.element(id).kind;
+    let source = if with_file { file(unit, id) } else { None };
+    let names = correlated(kind).then(|| unit.names(id)).into_iter().flatten();
+    names
+        .filter(|name| !names::is_numbered(name))
+        .map(move |name| (kind == Kind::Function, name, source.unwrap_or_default()))
 }
 
 /// What elements of a group are told apart by, most telling first.

@@ -1,8 +1,9 @@
 //! What a symbol that the extract does not define is in the shipped kernel.
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
-use bstr::{BStr, BString, ByteSlice};
+use bstr::{BStr, BString};
 use kbuild::symtab::{ShippedBinding, ShippedId, ShippedKind, SymbolTable};
 use kbuild::symvers::Symvers;
 use kpatch_elf::arch::Flow;
@@ -24,16 +25,21 @@ pub(crate) enum Resolution {
 }
 
 /// Symbols of the shipped object as the original unit sees them.
+///
+/// Most units ask for a few symbols only, so everything that costs a pass over a unit is found when first
+/// asked for.
 pub(crate) struct Lookup<'a> {
+    original: &'a Unit<'a>,
+    patched: &'a Unit<'a>,
     shipped: &'a SymbolTable<'a>,
     exports: &'a Symvers,
     object: &'a str,
     /// For each file symbol of the original unit, the file in the shipped table.
-    files: BTreeMap<SymbolId, Found>,
+    files: RefCell<BTreeMap<SymbolId, Found>>,
     /// Where in a table without file symbols the unit's local symbols lie.
-    neighbourhood: Option<Neighbourhood>,
+    neighbourhood: OnceCell<Option<Neighbourhood>>,
     /// Undefined symbols that the patched unit calls: the export list does not tell functions from data.
-    called: BTreeSet<BString>,
+    called: OnceCell<BTreeSet<BString>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,24 +51,43 @@ enum Found {
 
 impl<'a> Lookup<'a> {
     pub(crate) fn new(
-        original: &Unit<'_>,
-        patched: &Unit<'_>,
+        original: &'a Unit<'a>,
+        patched: &'a Unit<'a>,
         shipped: &'a SymbolTable<'a>,
         exports: &'a Symvers,
         object: &'a str,
     ) -> Lookup<'a> {
-        let called = patched
-            .references
-            .iter()
-            .filter(|reference| reference.flow != Flow::Next)
-            .filter_map(|reference| match reference.target {
-                Target::External(symbol, _) => Some(patched.object.symbol(symbol).name.as_ref().into()),
-                _ => None,
-            })
-            .collect();
-        let files = match_files(original, shipped);
-        let neighbourhood = Neighbourhood::find(original, shipped);
-        Lookup { shipped, exports, object, files, neighbourhood, called }
+        Lookup {
+            original,
+            patched,
+            shipped,
+            exports,
+            object,
+            files: RefCell::default(),
+            neighbourhood: OnceCell::new(),
+            called: OnceCell::new(),
+        }
+    }
+
+    fn is_called(&self, name: &BStr) -> bool {
+        let patched = self.patched;
+        let called = self.called.get_or_init(|| {
+            patched
+                .references
+                .iter()
+                .filter(|reference| reference.flow != Flow::Next)
+                .filter_map(|reference| match reference.target {
+                    Target::External(symbol, _) => Some(patched.object.symbol(symbol).name.as_ref().into()),
+                    _ => None,
+                })
+                .collect()
+        });
+        called.contains(name)
+    }
+
+    /// The shipped file of a file symbol of the original unit.
+    fn file(&self, id: SymbolId) -> Found {
+        *self.files.borrow_mut().entry(id).or_insert_with(|| match_file(self.original, id, self.shipped))
     }
 
     /// A symbol that the original unit defines.
@@ -117,13 +142,13 @@ impl<'a> Lookup<'a> {
         };
         let file = unit.file_of[id.index()];
         let source = file.map(|f| unit.object.symbol(f).name.to_string()).unwrap_or_default();
-        match file.and_then(|f| self.files.get(&f)) {
+        match file.map(|f| self.file(f)) {
             Some(Found::File(file)) => {
                 let found: Vec<ShippedId> = self
                     .shipped
                     .named(name)
                     .filter(matching)
-                    .filter(|&s| self.shipped.symbol(s).file == Some(*file))
+                    .filter(|&s| self.shipped.symbol(s).file == Some(file))
                     .collect();
                 match found.as_slice() {
                     [only] => Ok(*only),
@@ -138,30 +163,35 @@ impl<'a> Lookup<'a> {
             found => {
                 // Without a file, a name that occurs once is still proof.
                 let all: Vec<ShippedId> = self.shipped.named(name).filter(matching).collect();
-                let near = self.in_neighbourhood(&all);
-                match (all.as_slice(), found) {
-                    ([only], _) => Ok(*only),
-                    ([], _) => Err(not_shipped()),
-                    _ if near.is_some() => near.ok_or_else(not_shipped),
-                    (_, Some(Found::Several(candidates))) => Err(DiffError::FileAmbiguous {
+                let several = match all.as_slice() {
+                    [only] => return Ok(*only),
+                    [] => return Err(not_shipped()),
+                    several => several,
+                };
+                if let Some(near) = self.in_neighbourhood(several) {
+                    return Ok(near);
+                }
+                Err(match found {
+                    Some(Found::Several(candidates)) => DiffError::FileAmbiguous {
                         name: name.to_string(),
                         file: source,
                         object: self.object.to_owned(),
-                        candidates: *candidates,
-                    }),
-                    (several, _) => Err(DiffError::LocalAmbiguous {
+                        candidates,
+                    },
+                    _ => DiffError::LocalAmbiguous {
                         name: name.to_string(),
                         file: source,
                         candidates: several.len(),
-                    }),
-                }
+                    },
+                })
             }
         }
     }
 
     /// The one of several symbols that lies among the unit's own.
     fn in_neighbourhood(&self, candidates: &[ShippedId]) -> Option<ShippedId> {
-        let neighbourhood = self.neighbourhood.as_ref()?;
+        let neighbourhood =
+            self.neighbourhood.get_or_init(|| Neighbourhood::find(self.original, self.shipped)).as_ref()?;
         let unique = |first: u32, last: u32| {
             let mut inside = candidates.iter().filter(|id| (first..=last).contains(&id.0));
             let only = inside.next().copied();
@@ -207,7 +237,7 @@ impl<'a> Lookup<'a> {
                 object: export.object.to_string(),
                 name: name.into(),
                 sympos: 0,
-                function: self.called.contains(name),
+                function: self.is_called(name),
             });
         }
         Ok(Resolution::Unknown)
@@ -294,51 +324,45 @@ fn kind_fits(kind: u8, shipped: ShippedKind) -> bool {
     }
 }
 
-/// Finds for each file of the unit the file of the shipped table whose local symbols it shares.
+/// Finds for a file of the unit the file of the shipped table whose local symbols it shares.
 ///
 /// Base names of sources repeat all over a kernel (`core.c`), so the file that has most of the unit's local
 /// functions and data, and fewest others, is taken; two that are equally good are none.
-fn match_files(unit: &Unit<'_>, shipped: &SymbolTable<'_>) -> BTreeMap<SymbolId, Found> {
-    let mut locals: BTreeMap<SymbolId, BTreeSet<&BStr>> = BTreeMap::new();
-    for (id, symbol) in unit.object.symbols_with_ids() {
-        if symbol.kind == symbol_kind::FILE && !symbol.name.is_empty() {
-            locals.entry(id).or_default();
-        }
-        if let Some(file) = unit.file_of[id.index()]
-            && matches!(symbol.kind, symbol_kind::FUNC | symbol_kind::OBJECT)
-            && symbol.section().is_some()
-            && kept_by_linker(symbol.name.as_ref())
-        {
-            locals.entry(file).or_default().insert(symbol.name.as_ref());
+fn match_file(unit: &Unit<'_>, file: SymbolId, shipped: &SymbolTable<'_>) -> Found {
+    // The symbols of a file stand behind its symbol, up to the next.
+    let behind = unit.object.symbols.iter().zip(&unit.file_of).skip(file.index() + 1);
+    let ours: BTreeSet<&BStr> = behind
+        .take_while(|(symbol, _)| symbol.kind != symbol_kind::FILE)
+        .filter(|(symbol, of)| {
+            **of == Some(file)
+                && matches!(symbol.kind, symbol_kind::FUNC | symbol_kind::OBJECT)
+                && symbol.section().is_some()
+        })
+        .map(|(symbol, _)| symbol.name.as_ref())
+        .filter(|name| kept_by_linker(name))
+        .collect();
+    let name: &BStr = unit.object.symbol(file).name.as_ref();
+    let mut best: Option<(i64, Vec<ShippedId>)> = None;
+    for (candidate, symbols) in shipped.files(name) {
+        let theirs: BTreeSet<&BStr> = symbols
+            .iter()
+            .filter(|s| matches!(s.kind, ShippedKind::Function | ShippedKind::Object))
+            .map(|s| s.name.as_ref())
+            .filter(|n| kept_by_linker(n))
+            .collect();
+        let common = ours.intersection(&theirs).count() as i64;
+        let score = 2 * common - ours.len() as i64 - theirs.len() as i64;
+        match &mut best {
+            Some((top, list)) if *top == score => list.push(candidate),
+            Some((top, _)) if *top > score => {}
+            _ => best = Some((score, vec![candidate])),
         }
     }
-    let mut out = BTreeMap::new();
-    for (file, names) in locals {
-        let name: &BStr = unit.object.symbol(file).name.as_ref();
-        let mut best: Option<(i64, Vec<ShippedId>)> = None;
-        for (candidate, symbols) in shipped.files(name) {
-            let theirs: BTreeSet<&BStr> = symbols
-                .iter()
-                .filter(|s| matches!(s.kind, ShippedKind::Function | ShippedKind::Object))
-                .map(|s| s.name.as_ref())
-                .filter(|n| kept_by_linker(n))
-                .collect();
-            let common = names.intersection(&theirs).count() as i64;
-            let score = 2 * common - names.len() as i64 - theirs.len() as i64;
-            match &mut best {
-                Some((top, list)) if *top == score => list.push(candidate),
-                Some((top, _)) if *top > score => {}
-                _ => best = Some((score, vec![candidate])),
-            }
-        }
-        let found = match best {
-            None => Found::None,
-            Some((_, list)) if list.len() == 1 => Found::File(list[0]),
-            Some((_, list)) => Found::Several(list.len()),
-        };
-        out.insert(file, found);
+    match best {
+        None => Found::None,
+        Some((_, list)) if list.len() == 1 => Found::File(list[0]),
+        Some((_, list)) => Found::Several(list.len()),
     }
-    out
 }
 
 /// False for local symbols that a link may drop.
@@ -349,7 +373,7 @@ fn kept_by_linker(name: &BStr) -> bool {
         || name.starts_with(b"__trace_check")
         || name.starts_with(b".L")
         || name.starts_with(b"__pfx_")
-        || name.contains_str(b"__addressable_")
-        || name.contains_str(b"__UNIQUE_ID_")
+        || names::contains(name, b"__addressable_")
+        || names::contains(name, b"__UNIQUE_ID_")
         || names::is_sanitizer_data(name))
 }

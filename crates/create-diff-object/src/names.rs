@@ -34,9 +34,7 @@ pub(crate) fn base(name: &BStr) -> BString {
 /// The part before the first dot, without the value of the preprocessor's `__COUNTER__` where the kernel's
 /// macros put it.
 fn counted_head(head: &[u8]) -> Vec<u8> {
-    const COUNTED: [&[u8]; 5] =
-        [b"__UNIQUE_ID_", b"__BTF_ID__", b"__ADDRESSABLE_", b"__kpatch_ignore_", b"__initcall__"];
-    if !COUNTED.iter().any(|prefix| head.starts_with(prefix)) && !head.contains_str(b"__addressable_") {
+    if !is_counted(head) {
         return head.to_vec();
     }
     // `__initcall__kmod_foo__12_345_foo_init7` holds counter and line inside.
@@ -56,9 +54,23 @@ fn counted_head(head: &[u8]) -> Vec<u8> {
     out
 }
 
+/// True if the kernel's macros put the value of the preprocessor's `__COUNTER__` into names that begin so.
+fn is_counted(head: &[u8]) -> bool {
+    const COUNTED: [&[u8]; 5] =
+        [b"__UNIQUE_ID_", b"__BTF_ID__", b"__ADDRESSABLE_", b"__kpatch_ignore_", b"__initcall__"];
+    // All of them begin with underscores or hold several in a row; most names do not.
+    COUNTED.iter().any(|prefix| head.starts_with(prefix)) || contains(head, b"__addressable_")
+}
+
 /// True if the compiler made up a part of the name, so that equal bases need not mean the same element.
 pub(crate) fn is_numbered(name: &BStr) -> bool {
-    base(name) != name
+    (name.contains(&b'.') || is_counted(name)) && base(name) != name
+}
+
+/// Whether a short text holds another; without the preparation of a general search, which costs more than
+/// the search itself for names.
+pub(crate) fn contains<const N: usize>(text: &[u8], wanted: &[u8; N]) -> bool {
+    text.array_windows::<N>().any(|window| window == wanted)
 }
 
 /// The source-level function behind a clone's or child's name: everything before the first dot.
@@ -70,14 +82,12 @@ pub(crate) fn root(name: &BStr) -> &BStr {
 ///
 /// Only a `.cold` part of the suffix counts; a function may well be called `thing.cold_start`.
 pub(crate) fn cold_parent(name: &BStr) -> Option<&BStr> {
-    let mut from = 0;
-    while let Some(at) = name.get(from..)?.find(b".cold") {
-        let at = from + at;
-        let rest = &name[at + 5..];
-        if at > 0 && (rest.is_empty() || rest[0] == b'.') {
+    let dots = name.iter().enumerate().skip(1).filter(|(_, b)| **b == b'.').map(|(at, _)| at);
+    for at in dots {
+        let part = name[at + 1..].split(|&b| b == b'.').next().unwrap_or_default();
+        if part == b"cold" {
             return Some(name[..at].as_bstr());
         }
-        from = at + 5;
     }
     None
 }

@@ -57,10 +57,11 @@ pub(crate) fn tell(
                 Status::Same => {}
             }
         }
-        let is_static_local = element.kind == Kind::Datum
+        let is_static_local = selection.has(id)
+            && element.kind == Kind::Datum
             && patched.is_local(id)
             && patched.symbol_name(id).is_some_and(names::is_numbered);
-        if is_static_local && selection.has(id) {
+        if is_static_local {
             let by = match selection.why[id.index()] {
                 Some(Why::ReferencedBy(by)) => patched.name(by),
                 _ => String::new(),

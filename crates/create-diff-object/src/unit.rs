@@ -164,7 +164,7 @@ impl<'d> Unit<'d> {
                 by_section[section.index()].push(id);
             }
         }
-        let cuts = unit.cuts();
+        let (cuts, patchable) = (unit.cuts(), unit.patchable());
         let mut errors = Vec::new();
         for index in 0..unit.object.sections.len() {
             let id = SectionId(index as u32);
@@ -172,7 +172,7 @@ impl<'d> Unit<'d> {
             symbols.sort_by_key(|&s| (unit.object.symbol(s).value, s));
             let from = unit.elements.len() as u32;
             match unit.classes[index] {
-                Class::Text => unit.cut_text(id, &symbols, &cuts[index]),
+                Class::Text => unit.cut_text(id, &symbols, &cuts[index], &patchable[index]),
                 Class::Data | Class::Registration => unit.cut_data(id, &symbols),
                 Class::Table(kind, size) => {
                     if let Err(error) = unit.cut_table(id, kind, size, sizes) {

@@ -63,7 +63,25 @@ impl Unit<'_> {
         });
     }
 
-    pub(super) fn cut_text(&mut self, id: SectionId, symbols: &[SymbolId], cuts: &[u64]) {
+    /// For each section, the places that `__patchable_function_entries` lists, sorted.
+    pub(super) fn patchable(&self) -> Vec<Vec<u64>> {
+        let mut places = vec![Vec::new(); self.object.sections.len()];
+        let lists =
+            self.object.sections.iter().filter(|s| s.name.as_bytes() == b"__patchable_function_entries");
+        for relocation in lists.flat_map(|s| &s.relocations) {
+            let Some(symbol) = relocation.symbol.map(|s| self.object.symbol(s)) else { continue };
+            if let Some(section) = symbol.section() {
+                places[section.index()].push(symbol.value.wrapping_add_signed(relocation.addend));
+            }
+        }
+        for list in &mut places {
+            list.sort_unstable();
+        }
+        places
+    }
+
+    /// `symbols` are those of the section, sorted by value; `cuts` and `patchable` its places.
+    pub(super) fn cut_text(&mut self, id: SectionId, symbols: &[SymbolId], cuts: &[u64], patchable: &[u64]) {
         let size = self.object.section(id).size();
         let heads: Vec<SymbolId> = symbols
             .iter()
@@ -100,7 +118,7 @@ impl Unit<'_> {
             let mut start = 0;
             for (position, &(value, main)) in starts.iter().enumerate() {
                 let end = match starts.get(position + 1) {
-                    Some(&(next, _)) => self.front_of(id, value, main, next, symbols),
+                    Some(&(next, _)) => self.front_of(value, main, next, symbols, patchable),
                     None => size,
                 };
                 self.push(Kind::Function, id, start..end, Some(main));
@@ -127,29 +145,27 @@ impl Unit<'_> {
 
     /// Where what belongs to the function at `next` begins: its prefix symbol or patchable padding, at the
     /// earliest where the previous function ends.
-    fn front_of(&self, id: SectionId, value: u64, main: SymbolId, next: u64, symbols: &[SymbolId]) -> u64 {
+    fn front_of(
+        &self,
+        value: u64,
+        main: SymbolId,
+        next: u64,
+        symbols: &[SymbolId],
+        patchable: &[u64],
+    ) -> u64 {
         let previous_end = value.saturating_add(self.object.symbol(main).size).clamp(value, next);
-        let prefix = symbols
+        let from = symbols.partition_point(|&s| self.object.symbol(s).value < previous_end);
+        let prefix = symbols[from..]
             .iter()
             .map(|&s| self.object.symbol(s))
-            .filter(|s| names::is_prefix_symbol(s.name.as_ref()) && s.value >= previous_end && s.value < next)
-            .map(|s| s.value)
-            .min();
+            .take_while(|s| s.value < next)
+            .find(|s| names::is_prefix_symbol(s.name.as_ref()));
         if let Some(prefix) = prefix {
-            return prefix;
+            return prefix.value;
         }
         // Padding that `-fpatchable-function-entry=N,N` put there is reported by an entry of its own.
-        let padded =
-            self.object.sections.iter().filter(|s| s.name.as_bytes() == b"__patchable_function_entries");
-        padded
-            .flat_map(|s| &s.relocations)
-            .filter_map(|r| {
-                let symbol = self.object.symbol(r.symbol?);
-                (symbol.section() == Some(id)).then(|| symbol.value.wrapping_add_signed(r.addend))
-            })
-            .filter(|&place| place >= previous_end && place < next)
-            .min()
-            .unwrap_or(next)
+        let from = patchable.partition_point(|&place| place < previous_end);
+        patchable.get(from).copied().filter(|&place| place < next).unwrap_or(next)
     }
 
     pub(super) fn cut_data(&mut self, id: SectionId, symbols: &[SymbolId]) {

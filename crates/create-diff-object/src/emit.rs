@@ -39,8 +39,9 @@ pub(crate) struct Parts<'a, 'd> {
 pub(crate) struct Emitted<'d> {
     pub(crate) object: Object<'d>,
     pub(crate) manifest: Manifest,
-    /// Undefined symbols that nobody is known to define.
-    pub(crate) unresolved: Vec<String>,
+    /// Undefined symbols that nobody is known to define, and where each is used first: element, and offset in
+    /// its section.
+    pub(crate) unresolved: BTreeMap<String, (ElementId, u64)>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -70,7 +71,7 @@ struct Emitter<'a, 'd> {
     names: BTreeSet<BString>,
     undefined: BTreeMap<(BString, Resolution), SymbolId>,
     references: Vec<extract::Reference>,
-    unresolved: BTreeSet<String>,
+    unresolved: BTreeMap<String, (ElementId, u64)>,
     keys: BTreeSet<BString>,
     warnings: Vec<String>,
     errors: Vec<(Option<ElementId>, DiffError)>,
@@ -95,7 +96,7 @@ pub(crate) fn emit<'d>(parts: &Parts<'_, 'd>) -> Result<Emitted<'d>, Vec<(Option
         names: BTreeSet::new(),
         undefined: BTreeMap::new(),
         references: Vec::new(),
-        unresolved: BTreeSet::new(),
+        unresolved: BTreeMap::new(),
         keys: BTreeSet::new(),
         warnings: Vec::new(),
         errors: Vec::new(),
@@ -132,12 +133,7 @@ pub(crate) fn emit<'d>(parts: &Parts<'_, 'd>) -> Result<Emitted<'d>, Vec<(Option
     if !emitter.errors.is_empty() {
         return Err(emitter.errors);
     }
-    Ok(Emitted {
-        object: emitter.out,
-        manifest,
-        unresolved: emitter.unresolved.into_iter().collect(),
-        warnings: emitter.warnings,
-    })
+    Ok(Emitted { object: emitter.out, manifest, unresolved: emitter.unresolved, warnings: emitter.warnings })
 }
 
 impl Emitter<'_, '_> {
@@ -383,6 +379,9 @@ impl Emitter<'_, '_> {
                         };
                         self.check_special(by, &resolution);
                         let new = self.undefined(name, &resolution, old.binding);
+                        if resolution == Resolution::Unknown && old.binding != binding::WEAK {
+                            self.unresolved.entry(name.to_string()).or_insert((by, reference.offset));
+                        }
                         if name.starts_with(b"__SCT__") {
                             self.keys.insert(name.into());
                         }
@@ -561,18 +560,14 @@ impl Emitter<'_, '_> {
             _ => bind,
         };
         let symbol = self.out.add_symbol(Symbol::undefined(own.clone(), bind));
-        match resolution {
-            Resolution::Klp { object, name, sympos, function } => self.references.push(extract::Reference {
+        if let Resolution::Klp { object, name, sympos, function } = resolution {
+            self.references.push(extract::Reference {
                 symbol: own.to_string(),
                 object: object.clone(),
                 name: name.to_string(),
                 sympos: *sympos,
                 function: *function,
-            }),
-            Resolution::Unknown if !weak => {
-                self.unresolved.insert(own.to_string());
-            }
-            Resolution::Unknown | Resolution::Exported => {}
+            });
         }
         self.undefined.insert(key, symbol);
         symbol

@@ -101,6 +101,16 @@ pub enum DiffError {
         /// `contents` or `size`.
         what: &'static str,
     },
+    /// Code that is taken relies on a change that is left out.
+    #[error("{by} uses {name}, and the change of {skipped} is left out")]
+    DependsOnSkipped {
+        /// The function that is taken.
+        by: String,
+        /// The datum that it uses.
+        name: String,
+        /// What is left out: the datum itself, or the function that sets it.
+        skipped: String,
+    },
     /// A new registration.
     #[error("{name} in {section} registers something at start; a live patch comes too late for that")]
     Registration {
@@ -236,6 +246,7 @@ impl DiffError {
             Self::Init { .. } => "init-changed",
             Self::InitReference { .. } => "init-reference",
             Self::ChangedData { .. } => "data-changed",
+            Self::DependsOnSkipped { .. } => "depends-on-skipped",
             Self::Registration { .. } => "registration",
             Self::Ambiguous { .. } => "ambiguous-twin",
             Self::NotShipped { .. } => "not-shipped",
@@ -273,6 +284,9 @@ impl DiffError {
             Self::ChangedData { .. } => {
                 "leave the datum as it is and change the code that uses it, or set it in a callback"
             }
+            Self::DependsOnSkipped { .. } => {
+                "leave out the code that uses it as well, or set things right in a callback"
+            }
             Self::Registration { .. } => "register from a callback, or leave it out of the live patch",
             Self::Ambiguous { .. } | Self::LocalAmbiguous { .. } => {
                 "leave alone the function that refers to it, or give the new one another name"
@@ -302,6 +316,7 @@ impl DiffError {
             | Self::Init { .. }
             | Self::ChangedData { .. }
             | Self::Registration { .. }
+            | Self::DependsOnSkipped { .. }
             | Self::Ambiguous { .. }
             | Self::Header { .. } => 2,
             _ => 1,

@@ -20,6 +20,7 @@ mod names;
 mod report;
 mod select;
 mod sizes;
+mod skip;
 mod source;
 mod story;
 mod tables;
@@ -34,7 +35,9 @@ use kpatch_elf::extract::{self, Manifest};
 use kpatch_elf::{Section, section_type};
 
 pub use error::{Diagnostic, DiffError, SourceLine};
-pub use report::{ElementReport, FirstDifference, Reason, Report, Status};
+pub use report::{
+    ElementReport, FirstDifference, Reason, Report, SkipReason, Skipped, Status, UnresolvedUse,
+};
 pub use sizes::{Entry, EntrySizes, SizesError};
 
 use author::Author;
@@ -47,10 +50,16 @@ use unit::{ElementId, Kind, LoadError, Unit};
 
 /// Choices that do not depend on the objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct Options<'a> {
     /// Make `__mcount_loc` for functions that call the tracer and are listed nowhere: for objects that the
     /// target's own tools will not see again.
     pub make_entry_table: bool,
+    /// Leave out changes of code and data that the kernel frees after start.
+    pub skip_init: bool,
+    /// Leave out changes of the initial values of these data.
+    pub skip_data: &'a [String],
+    /// Functions that count as changed in any case.
+    pub also_changed: &'a [String],
 }
 
 /// What to compare, and with what knowledge.
@@ -74,7 +83,7 @@ pub struct Input<'a> {
     /// what stands below one goes by its relative name.
     pub source_trees: &'a [&'a str],
     /// Choices.
-    pub options: Options,
+    pub options: Options<'a>,
 }
 
 /// What a comparison comes to.
@@ -170,7 +179,9 @@ fn compare(
         patched,
         &mut twins,
         &LineNumbers { original: &lines_before, patched: &lines_after },
+        input.options.also_changed,
     );
+    let mut left = skip::data(patched, input.options.skip_data, &mut statuses);
     apply_author(patched, &author, &mut statuses, &mut report);
     overridden(patched, &lookup, &mut statuses, &mut report);
 
@@ -199,16 +210,30 @@ fn compare(
     story::tell(&mut report, original, patched, &twins, &statuses, &selection, &author, sources);
     let mut errors: Vec<(Option<ElementId>, DiffError)> = early.into_iter().map(|e| (None, e)).collect();
     errors.extend(key_errors);
-    errors.extend(verify::verify(
+    let verdict = verify::verify(
         original,
         patched,
         &twins,
         &statuses,
         &selection,
         &author,
-        input.object,
+        (input.object, input.options.skip_init),
         &mut report.warnings,
-    ));
+    );
+    errors.extend(verdict.errors);
+    left.extend(verdict.left_out);
+    left.sort_by_key(|(id, _)| *id);
+    errors.extend(skip::dependencies(original, patched, &twins, &statuses, &selection, &left));
+    let place = |id: ElementId, offset| lines_after.at(patched.element(id).section, offset);
+    report.skipped = left
+        .iter()
+        .map(|&(id, reason)| Skipped {
+            name: patched.name(id),
+            section: patched.section(id).name.to_string(),
+            reason,
+            source: place(id, patched.element(id).origin),
+        })
+        .collect();
     let nothing = selection.order.is_empty();
     if nothing && errors.is_empty() {
         return Ok(Outcome::Unchanged(report));
@@ -234,7 +259,16 @@ fn compare(
         }
     };
     report.warnings.extend(emitted.warnings.iter().cloned());
-    report.unresolved.clone_from(&emitted.unresolved);
+    report.unresolved = emitted.unresolved.keys().cloned().collect();
+    report.unresolved_uses = emitted
+        .unresolved
+        .into_iter()
+        .map(|(symbol, (by, offset))| UnresolvedUse {
+            symbol,
+            by: patched.name(by),
+            source: place(by, offset),
+        })
+        .collect();
     story::sum_up(&mut report, &emitted.object, &emitted.manifest);
     match write(emitted.object, &emitted.manifest) {
         Ok(bytes) => Ok(Outcome::Extract(Extract { bytes, manifest: emitted.manifest, report })),

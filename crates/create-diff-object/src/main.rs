@@ -33,6 +33,12 @@ struct Arguments {
     /// Write everything that was found as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Leave out changes of code and data that the kernel frees after start.
+    #[arg(long)]
+    skip_init_changes: bool,
+    /// Leave out changes of the initial values of these data.
+    #[arg(long, value_name = "SYMBOL", value_delimiter = ',')]
+    skip_data_changes: Vec<String>,
     /// Object compiled from the original source.
     original: PathBuf,
     /// Object compiled from the patched source.
@@ -108,7 +114,12 @@ fn run(arguments: &Arguments) -> Result<u8, Box<dyn std::error::Error>> {
         exports: &exports,
         sizes: &sizes,
         source_trees: &[],
-        options: Options { make_entry_table: true },
+        options: Options {
+            make_entry_table: true,
+            skip_init: arguments.skip_init_changes,
+            skip_data: &arguments.skip_data_changes,
+            also_changed: &[],
+        },
     };
     let outcome = diff(&input);
     let (status, report, errors) = match &outcome {

@@ -95,6 +95,44 @@ pub struct ElementReport {
     pub difference: Option<FirstDifference>,
 }
 
+/// Where a symbol that nobody defines is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnresolvedUse {
+    /// The symbol.
+    pub symbol: String,
+    /// The function or datum that refers to it.
+    pub by: String,
+    /// The place in the patched source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceLine>,
+}
+
+/// Why a change cannot take effect in a running kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SkipReason {
+    /// Code or data of the kernel's start, or of a module's.
+    Start,
+    /// Code that runs when the module is unloaded; it has no entry that livepatch could redirect.
+    Exit,
+    /// The initial value of a datum.
+    Value,
+}
+
+/// A change that is left out of the extract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Function or datum.
+    pub name: String,
+    /// Its section.
+    pub section: String,
+    /// Why.
+    pub reason: SkipReason,
+    /// Its place in the patched source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceLine>,
+}
+
 /// The whole story of one pair of objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -131,6 +169,10 @@ pub struct Report {
     pub undefined: Vec<String>,
     /// Undefined symbols that neither the shipped kernel nor this unit defines.
     pub unresolved: Vec<String>,
+    /// Where each of them is used first.
+    pub unresolved_uses: Vec<UnresolvedUse>,
+    /// Changes that are left out, in the order of the patched object.
+    pub skipped: Vec<Skipped>,
     /// `object.name,sympos` of every symbol that the livepatch core resolves.
     pub klp_symbols: Vec<String>,
     /// `(section, offset, type, addend, object to be patched, symbol)` of their relocations.

@@ -57,10 +57,18 @@ pub(crate) fn statuses(
     patched: &Unit<'_>,
     twins: &mut Twins,
     lines: &LineNumbers<'_>,
+    also_changed: &[String],
 ) -> Statuses {
     separate_constants(original, patched, twins);
     let mut statuses = compare_all(original, patched, twins, lines);
     replace_tables(original, patched, twins, &mut statuses);
+    for id in patched.ids().filter(|id| patched.element(*id).kind == Kind::Function) {
+        if statuses.of[id.index()] == Change::Same && also_changed.contains(&patched.name(id)) {
+            statuses.of[id.index()] = Change::Changed;
+            let what = "it changed in the form that the kernel has".to_owned();
+            statuses.differences.insert(id, Difference { what, original: 0, patched: 0 });
+        }
+    }
     // A part without entry of its own is replaced with its function.
     for (&part, &parent) in &statuses.parent {
         let changed = statuses.of[part.index()] != Change::Same;

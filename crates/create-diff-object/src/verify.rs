@@ -11,11 +11,24 @@ use crate::correlate::Twins;
 use crate::emit::tracer_call;
 use crate::error::DiffError;
 use crate::names;
+use crate::report::SkipReason;
 use crate::select::{Change, Selection, Statuses, entry_owner};
+use crate::skip::Left;
 use crate::tables::{self, Class, TableKind};
 use crate::unit::{ElementId, Kind, Target, Unit};
 
-/// What stands in the way, by element of the patched version.
+/// What came of the examination.
+pub(crate) struct Verdict {
+    /// What stands in the way, by element of the patched version.
+    pub(crate) errors: Vec<(Option<ElementId>, DiffError)>,
+    /// Changes that are left out.
+    pub(crate) left_out: Vec<Left>,
+}
+
+/// Finds what a live patch cannot do: it stands in the way, or is left out.
+///
+/// Exit code of a module is left out always: `__exit` functions are `notrace`, so that nothing can be done about
+/// them, and they run only when the module goes.
 #[expect(clippy::too_many_arguments, reason = "it judges the results of all phases")]
 pub(crate) fn verify(
     original: &Unit<'_>,
@@ -24,10 +37,11 @@ pub(crate) fn verify(
     statuses: &Statuses,
     selection: &Selection,
     author: &Author,
-    object: &str,
+    (object, skip_init): (&str, bool),
     warnings: &mut Vec<String>,
-) -> Vec<(Option<ElementId>, DiffError)> {
+) -> Verdict {
     let mut errors = Vec::new();
+    let mut left_out = Vec::new();
     for id in patched.ids() {
         let element = patched.element(id);
         let section: &BStr = patched.section(id).name.as_ref();
@@ -47,6 +61,21 @@ pub(crate) fn verify(
         }
         let registration = patched.classes[element.section.index()] == Class::Registration;
         let init = tables::is_init(section);
+        let late = match element.kind {
+            Kind::Function => init || registration,
+            Kind::Datum => registration || init && status == Change::Changed,
+            _ => false,
+        };
+        if late && !selection.has(id) {
+            if tables::is_exit(section) {
+                left_out.push((id, SkipReason::Exit));
+                continue;
+            }
+            if skip_init {
+                left_out.push((id, SkipReason::Start));
+                continue;
+            }
+        }
         let error = match (element.kind, status) {
             (Kind::Function | Kind::Datum, _) if registration => {
                 Some(DiffError::Registration { name: name(), section: section.to_string() })
@@ -116,7 +145,7 @@ pub(crate) fn verify(
             _ => {}
         }
     }
-    errors
+    Verdict { errors, left_out }
 }
 
 /// A jump to a function of the kernel proper leaves the module's table of contents in the register, and

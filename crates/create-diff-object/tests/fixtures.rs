@@ -88,12 +88,15 @@ fn check(path: &Path) -> Result<(), Failed> {
     compile(path, &flags, false, &at("original.o"))?;
     compile(path, &flags, true, &at("patched.o"))?;
     std::fs::write(at("symvers"), b"")?;
+    let object = directive(&source, "object").map_or("vmlinux".to_owned(), |lines| lines.join(""));
+    let arguments = directive(&source, "arguments").unwrap_or_default().join(" ");
     let output = Command::new(env!("CARGO_BIN_EXE_create-diff-object"))
+        .args(arguments.split_whitespace())
         .arg("--json")
         .arg(at("json"))
         .arg(at("original.o"))
         .arg(at("patched.o"))
-        .arg("vmlinux")
+        .arg(object)
         .arg(at("original.o"))
         .arg(at("symvers"))
         .arg("patch")
@@ -124,6 +127,14 @@ fn check(path: &Path) -> Result<(), Failed> {
             wrong.push(format!("{what}: {got:?} for {want:?}"));
         }
     };
+    let skipped: BTreeSet<String> = found
+        .get("skipped")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|s| s.get("name")?.as_str().map(str::to_owned))
+        .collect();
+    expect("skipped", skipped, Some(words(&source, "skipped").unwrap_or_default()));
     expect("error", codes, Some(words(&source, "error").unwrap_or_default()));
     if want == 0 || want == 3 {
         for key in ["changed", "new", "callbacks"] {

@@ -55,7 +55,7 @@ fn run(machine: &str, original: &[u8], patched: &[u8], table: &SymbolTable<'_>) 
         exports: &Symvers::default(),
         sizes: &sizes(machine),
         source_trees: &[],
-        options: Options { make_entry_table: true },
+        options: Options { make_entry_table: true, ..Options::default() },
     };
     match diff(&input) {
         Ok(_) => true,

@@ -151,7 +151,7 @@ fn compare(original: &[u8], patched: &[u8], sizes: &EntrySizes) -> (u8, Report) 
         exports: &Symvers::default(),
         sizes,
         source_trees: &[],
-        options: Options { make_entry_table: true },
+        options: Options { make_entry_table: true, ..Options::default() },
     };
     match diff(&input) {
         Ok(Outcome::Unchanged(report)) => (3, report),

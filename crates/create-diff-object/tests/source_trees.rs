@@ -56,7 +56,7 @@ fn extract(original_tree: &Path, patched_tree: &Path, patched: &str) -> Option<V
         exports: &Symvers::default(),
         sizes: &EntrySizes::builtin(Machine::X86_64),
         source_trees: &trees.each_ref().map(String::as_str),
-        options: Options { make_entry_table: true },
+        options: Options { make_entry_table: true, ..Options::default() },
     };
     match diff(&input).unwrap() {
         Outcome::Extract(extract) => Some(extract.bytes),

@@ -84,19 +84,7 @@ impl<'a, 'd> Comparer<'a, 'd> {
         let (one, other) = (a.bytes(), b.bytes());
         let (refs_a, refs_b) = (a.references(), b.references());
         let length = one.len().min(other.len());
-        let mut from = 0;
-        let synthetic: Vec<u64> = refs_a.iter().filter(|r| r.synthetic).map(|r| r.offset - a.start).collect();
-        let mut byte = None;
-        while let Some(at) = first_mismatch(&one[from..length], &other[from..length]) {
-            let at = from + at;
-            // The bytes of a branch that the assembler had resolved say how far, not where to.
-            if let Some(&s) = synthetic.iter().find(|&&s| s <= at as u64 && (at as u64) < s + 4) {
-                from = (s as usize + 4).min(length);
-            } else {
-                byte = Some(at as u64);
-                break;
-            }
-        }
+        let byte = first_mismatch(&one[..length], &other[..length]).map(|at| at as u64);
         let mut reference = None;
         for index in 0..refs_a.len().max(refs_b.len()) {
             let what = match (refs_a.get(index), refs_b.get(index)) {

@@ -323,10 +323,15 @@ impl Emitter<'_, '_> {
                     // Padding behind the function that is left behind.
                     continue;
                 }
-                let Some((symbol, addend)) = self.carry(id, &reference) else { continue };
-                if reference.synthetic {
-                    self.clear(place.section, offset, 4);
+                if reference.synthetic && unit.object.machine.arch().is_short(reference.kind) {
+                    let error = DiffError::ShortBranch {
+                        place: place_of(unit, id, &reference),
+                        target: crate::compare::describe(unit, reference.target),
+                    };
+                    self.fail(id, error);
+                    continue;
                 }
+                let Some((symbol, addend)) = self.carry(id, &reference) else { continue };
                 self.out.sections[place.section.index()].relocations.push(Relocation {
                     offset,
                     kind: reference.kind,
@@ -337,15 +342,6 @@ impl Emitter<'_, '_> {
         }
         for section in &mut self.out.sections {
             section.relocations.sort_by_key(|r| r.offset);
-        }
-    }
-
-    fn clear(&mut self, section: SectionId, offset: u64, length: usize) {
-        if let Contents::Bytes(bytes) = &mut self.out.sections[section.index()].contents {
-            let from = offset as usize;
-            if let Some(field) = bytes.to_mut().get_mut(from..from + length) {
-                field.fill(0);
-            }
         }
     }
 
@@ -498,10 +494,8 @@ impl Emitter<'_, '_> {
             .arch()
             .relocation_name(reference.kind)
             .map_or_else(|| reference.kind.to_string(), str::to_owned);
-        let element = unit.element(by);
-        let place = reference.offset as i64 - element.origin as i64;
         let what = crate::compare::describe(unit, reference.target);
-        DiffError::Relocation { kind, place: format!("{}+{place:#x} (to {what})", unit.name(by)) }
+        DiffError::Relocation { kind, place: format!("{} (to {what})", place_of(unit, by, reference)) }
     }
 
     /// Tables are used as soon as the module is loaded, before the livepatch core relocates what depends on
@@ -751,6 +745,11 @@ impl Emitter<'_, '_> {
         }
         out
     }
+}
+
+/// Where a reference is, for people: its element and the distance from there.
+fn place_of(unit: &Unit<'_>, by: ElementId, reference: &Reference) -> String {
+    format!("{}+{:#x}", unit.name(by), reference.offset as i64 - unit.element(by).origin as i64)
 }
 
 /// A section of the same kind without contents.

@@ -215,6 +215,14 @@ pub enum DiffError {
         /// Element and offset.
         place: String,
     },
+    /// A branch whose field is too short for the way from a module to the kernel.
+    #[error("{place} branches to {target} over a short distance, which does not reach out of a module")]
+    ShortBranch {
+        /// Element and offset.
+        place: String,
+        /// Where it jumps to.
+        target: String,
+    },
     /// A jump to another function instead of a call (ppc64le).
     #[error("{function} ends in a jump to {target}, which does not restore the table of contents")]
     SiblingCall {
@@ -258,6 +266,7 @@ impl DiffError {
             Self::ModuleSpecial { .. } => "module-special-section",
             Self::RuntimeConstant { .. } => "runtime-constant",
             Self::Relocation { .. } => "relocation",
+            Self::ShortBranch { .. } => "short-branch",
             Self::SiblingCall { .. } => "sibling-call",
             Self::AuthorSection { .. } => "author-section",
         }
@@ -301,7 +310,7 @@ impl DiffError {
                 "compile both versions with include/asm-generic/runtime-const.h included first"
             }
             Self::Relocation { .. } => "report this with both objects",
-            Self::SiblingCall { .. } => {
+            Self::ShortBranch { .. } | Self::SiblingCall { .. } => {
                 "add __attribute__((optimize(\"-fno-optimize-sibling-calls\"))) to the function"
             }
             Self::AuthorSection { .. } => "use the macros of kpatch-macros.h",

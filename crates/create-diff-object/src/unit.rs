@@ -7,8 +7,10 @@
 mod cut;
 
 use bstr::BStr;
-use kpatch_elf::arch::{Flow, Instruction, Machine};
-use kpatch_elf::{Object, ReadError, Relocation, Section, SectionId, Symbol, SymbolId, symbol_kind};
+use kpatch_elf::arch::{Distance, Flow, Instruction, Machine};
+use kpatch_elf::{
+    Contents, Object, ReadError, Relocation, Section, SectionId, Symbol, SymbolId, symbol_kind,
+};
 
 use crate::error::DiffError;
 use crate::names::{self, Special};
@@ -90,14 +92,14 @@ pub(crate) struct Reference {
     /// Offset of the field in its section.
     pub(crate) offset: u64,
     pub(crate) kind: u32,
-    /// The relocation's own symbol and addend; `None` and 0 for a branch without relocation.
+    /// The relocation's own symbol and addend; `None` and 0 for a distance without relocation.
     pub(crate) symbol: Option<SymbolId>,
     pub(crate) addend: i64,
     /// What was added to the addend to get the place meant.
     pub(crate) bias: i64,
     pub(crate) target: Target,
     pub(crate) flow: Flow,
-    /// A branch that the assembler had resolved; it becomes a relocation only when its element is taken.
+    /// A distance that the assembler had resolved; it becomes a relocation only when its element is taken.
     pub(crate) synthetic: bool,
 }
 
@@ -365,7 +367,11 @@ impl<'d> Unit<'d> {
                         section.bytes().get(element.start as usize..element.end as usize).unwrap_or(&[]);
                     instructions.extend(arch.instructions(bytes).into_iter().map(|i| Instruction {
                         offset: i.offset + element.start,
-                        target: i.target.map(|t| t + element.start as i64),
+                        distance:
+                            i.distance.map(|d| Distance {
+                                target: d.target.wrapping_add(element.start as i64),
+                                ..d
+                            }),
                         ..i
                     }));
                 }
@@ -398,11 +404,8 @@ impl<'d> Unit<'d> {
                 position += 1;
             }
             debug_assert_eq!(position, section.relocations.len());
-            if code
-                && several
-                && let Some(kind) = arch.branch32()
-            {
-                self.resolved_branches(id, &instructions, kind, &mut list);
+            if code && several {
+                self.resolved_distances(id, &instructions, &mut list);
             }
             let base = self.references.len();
             let mut cursor = 0;
@@ -417,47 +420,51 @@ impl<'d> Unit<'d> {
         }
     }
 
-    /// Branches from one function to another of the same section need no relocation as long as both stay
-    /// together.
-    fn resolved_branches(
-        &self,
-        id: SectionId,
-        instructions: &[Instruction],
-        kind: u32,
-        list: &mut Vec<Reference>,
-    ) {
+    /// Branches and addresses from one function to another of the same section need no relocation as long
+    /// as both stay together. They become references like all others, and the distances themselves zero.
+    fn resolved_distances(&mut self, id: SectionId, instructions: &[Instruction], list: &mut Vec<Reference>) {
+        let arch = self.object.machine.arch();
         let mut added = Vec::new();
         for instruction in instructions {
-            let Some(target) = instruction.target else { continue };
-            if instruction.length < 5 {
-                continue;
-            }
-            let end = instruction.offset + u64::from(instruction.length);
-            let field = end - 4;
+            let Some(distance) = instruction.distance else { continue };
+            let field = instruction.offset + u64::from(distance.at);
             if list.binary_search_by_key(&field, |r| r.offset).is_ok() {
                 continue;
             }
+            let target = distance.target;
             let (Some(from), Some(to)) = (self.at(id, instruction.offset as i64), self.at(id, target)) else {
                 continue;
             };
             if from == to || target < 0 || target as u64 > self.object.section(id).size() {
                 continue;
             }
+            let to_end = instruction.offset + u64::from(instruction.length) - field;
             added.push(Reference {
                 offset: field,
-                kind,
+                kind: distance.kind,
                 symbol: None,
                 addend: 0,
-                bias: 4,
+                bias: arch.addend_bias(distance.kind, Some(to_end)),
                 target: Target::Element(to, target - self.element(to).origin as i64),
                 flow: instruction.flow,
                 synthetic: true,
             });
         }
-        if !added.is_empty() {
-            list.append(&mut added);
-            list.sort_by_key(|r| r.offset);
+        if added.is_empty() {
+            return;
         }
+        if let Some(Contents::Bytes(bytes)) =
+            self.object.sections.get_mut(id.index()).map(|s| &mut s.contents)
+        {
+            let bytes = bytes.to_mut();
+            for reference in &added {
+                if let Some(field) = bytes.get_mut(reference.offset as usize..) {
+                    arch.clear(reference.kind, field);
+                }
+            }
+        }
+        list.append(&mut added);
+        list.sort_by_key(|r| r.offset);
     }
 
     pub(crate) fn target(&self, relocation: &Relocation, bias: i64) -> Target {

@@ -1,6 +1,6 @@
 //! 64-bit ARM: ELF for the Arm 64-bit Architecture (AAELF64).
 
-use super::{Arch, Field, Flow, Immediate};
+use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed};
 
 pub(super) struct Aarch64;
 
@@ -52,6 +52,37 @@ impl Arch for Aarch64 {
         }
     }
 
+    fn branch(&self, code: &[u8]) -> Option<(Flow, Distance)> {
+        let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
+        let (flow, kind, distance) = if word & 0xfc00_0000 == 0x9400_0000 {
+            (Flow::Call, 283, signed(word, 26))
+        } else if word & 0xfc00_0000 == 0x1400_0000 {
+            (Flow::Jump, 282, signed(word, 26))
+        } else if word & 0xff00_0000 == 0x5400_0000 || word & 0x7e00_0000 == 0x3400_0000 {
+            // B.cond, CBZ, CBNZ.
+            (Flow::Jump, 280, signed(word >> 5, 19))
+        } else if word & 0x7e00_0000 == 0x3600_0000 {
+            // TBZ, TBNZ.
+            (Flow::Jump, 279, signed(word >> 5, 14))
+        } else {
+            return None;
+        };
+        Some((flow, Distance { target: distance * 4, at: 0, kind }))
+    }
+
+    fn clear(&self, kind: u32, field: &mut [u8]) {
+        match kind {
+            282 | 283 => clear_word(field, 0x03ff_ffff),
+            280 => clear_word(field, 0x00ff_ffe0),
+            279 => clear_word(field, 0x0007_ffe0),
+            _ => {}
+        }
+    }
+
+    fn is_short(&self, kind: u32) -> bool {
+        matches!(kind, 279 | 280)
+    }
+
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
         let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
         // MOVZ, 32 bits, no shift.
@@ -68,5 +99,32 @@ impl Arch for Aarch64 {
     fn disassemble(&self, code: &[u8], _address: u64) -> Option<String> {
         let length = self.instruction_length(code)?;
         Some(code.get(..length)?.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_hold_distances() {
+        // B.EQ +8, CBZ -4, TBNZ +16, B -4, BL +4, ADD.
+        for (word, expected) in [
+            (0x5400_0040_u32, Some((Flow::Jump, 280, 8))),
+            (0xb4ff_ffe0, Some((Flow::Jump, 280, -4))),
+            (0x3700_0080, Some((Flow::Jump, 279, 16))),
+            (0x17ff_ffff, Some((Flow::Jump, 282, -4))),
+            (0x9400_0001, Some((Flow::Call, 283, 4))),
+            (0x9100_0000, None),
+        ] {
+            let found = Aarch64.branch(&word.to_le_bytes()).map(|(flow, d)| (flow, d.kind, d.target));
+            assert_eq!(found, expected, "{word:#x}");
+            let mut cleared = word.to_le_bytes();
+            if let Some((_, kind, _)) = expected {
+                Aarch64.clear(kind, &mut cleared);
+                let zero = Aarch64.branch(&cleared).map(|(_, d)| d.target);
+                assert_eq!(zero, Some(0), "{word:#x}");
+            }
+        }
     }
 }

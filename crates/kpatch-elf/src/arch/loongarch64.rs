@@ -1,6 +1,6 @@
 //! 64-bit LoongArch: ELF for the LoongArch Architecture.
 
-use super::{Arch, Field, Flow, Immediate};
+use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed};
 
 pub(super) struct LoongArch64;
 
@@ -54,10 +54,40 @@ impl Arch for LoongArch64 {
 
     fn flow(&self, kind: u32, decoded: Flow) -> Flow {
         match kind {
-            66 => Flow::Call,
-            64 | 65 => Flow::Jump,
+            // The instruction tells call from jump; R_LARCH_CALL36 is a pair that ends in one or the other.
+            110 => Flow::Call,
+            64..=66 if decoded == Flow::Next => Flow::Jump,
             _ => decoded,
         }
+    }
+
+    fn branch(&self, code: &[u8]) -> Option<(Flow, Distance)> {
+        let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
+        let low = word >> 10 & 0xffff;
+        let (flow, kind, distance) = match word >> 26 {
+            // BL, B: the high bits stand below the low ones.
+            0x15 => (Flow::Call, 66, signed((word & 0x3ff) << 16 | low, 26)),
+            0x14 => (Flow::Jump, 66, signed((word & 0x3ff) << 16 | low, 26)),
+            // BEQZ, BNEZ, and those of the floating-point flags.
+            0x10..=0x12 => (Flow::Jump, 65, signed((word & 0x1f) << 16 | low, 21)),
+            // BEQ, BNE, BLT, BGE, BLTU, BGEU.
+            0x16..=0x1b => (Flow::Jump, 64, signed(low, 16)),
+            _ => return None,
+        };
+        Some((flow, Distance { target: distance * 4, at: 0, kind }))
+    }
+
+    fn clear(&self, kind: u32, field: &mut [u8]) {
+        match kind {
+            66 => clear_word(field, 0x03ff_ffff),
+            65 => clear_word(field, 0x03ff_fc1f),
+            64 => clear_word(field, 0x03ff_fc00),
+            _ => {}
+        }
+    }
+
+    fn is_short(&self, kind: u32) -> bool {
+        matches!(kind, 64 | 65)
     }
 
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
@@ -77,5 +107,31 @@ impl Arch for LoongArch64 {
     fn disassemble(&self, code: &[u8], _address: u64) -> Option<String> {
         let length = self.instruction_length(code)?;
         Some(code.get(..length)?.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_hold_distances() {
+        // `bl 8`, `b -4`, `beqz $a0, 16`, `bne $a0, $a1, -8`, `nop`.
+        for (word, expected) in [
+            (0x5400_0800_u32, Some((Flow::Call, 66, 8))),
+            (0x53ff_ffff, Some((Flow::Jump, 66, -4))),
+            (0x4000_1080, Some((Flow::Jump, 65, 16))),
+            (0x5fff_f885, Some((Flow::Jump, 64, -8))),
+            (0x0340_0000, None),
+        ] {
+            let found = LoongArch64.branch(&word.to_le_bytes()).map(|(flow, d)| (flow, d.kind, d.target));
+            assert_eq!(found, expected, "{word:#x}");
+            let mut cleared = word.to_le_bytes();
+            if let Some((_, kind, _)) = expected {
+                LoongArch64.clear(kind, &mut cleared);
+                let zero = LoongArch64.branch(&cleared).map(|(_, d)| d.target);
+                assert_eq!(zero, Some(0), "{word:#x}");
+            }
+        }
     }
 }

@@ -108,8 +108,20 @@ pub struct Instruction {
     pub length: u8,
     /// Where it sends control.
     pub flow: Flow,
-    /// Where a direct branch goes if no relocation changes its bytes: offset in the decoded code.
-    pub target: Option<i64>,
+    /// The distance to another place that it holds if no relocation changes its bytes.
+    pub distance: Option<Distance>,
+}
+
+/// A field of an instruction that holds the distance to a place in the same section, as the assembler
+/// fills in where it need not leave that to the linker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Distance {
+    /// The place: offset in the decoded code.
+    pub target: i64,
+    /// Offset of the field from the instruction's start, where a relocation would point to.
+    pub at: u8,
+    /// The relocation type that writes such a field.
+    pub kind: u32,
 }
 
 /// An instruction that loads a constant.
@@ -122,18 +134,34 @@ pub struct Immediate {
     pub rest: u64,
 }
 
+/// The signed value of the lowest `bits` bits of a word.
+const fn signed(word: u32, bits: u32) -> i64 {
+    (((word << (32 - bits)) as i32) >> (32 - bits)) as i64
+}
+
+/// Clears bits of a little-endian instruction word.
+fn clear_word(field: &mut [u8], bits: u32) {
+    if let Some(word) = field.first_chunk_mut::<4>() {
+        *word = (u32::from_le_bytes(*word) & !bits).to_le_bytes();
+    }
+}
+
 /// What the rest of the tool asks about a machine.
 pub trait Arch: Sync {
     /// All instructions of a piece of code in order. Bytes that cannot be decoded are passed over in
     /// the smallest step of the machine.
     ///
-    /// The default suits machines that decode branches by their relocations only.
+    /// The default reads one instruction after the other by [`Arch::branch`].
     fn instructions(&self, code: &[u8]) -> Vec<Instruction> {
         let mut out = Vec::new();
         let mut at = 0;
         while let Some(rest) = code.get(at..).filter(|rest| !rest.is_empty()) {
             let length = self.instruction_length(rest).unwrap_or(1).max(1);
-            out.push(Instruction { offset: at as u64, length: length as u8, flow: Flow::Next, target: None });
+            let (flow, distance) = match self.branch(rest) {
+                Some((flow, d)) => (flow, Some(Distance { target: d.target.wrapping_add(at as i64), ..d })),
+                None => (Flow::Next, None),
+            };
+            out.push(Instruction { offset: at as u64, length: length as u8, flow, distance });
             at += length;
         }
         out
@@ -153,11 +181,23 @@ pub trait Arch: Sync {
         decoded
     }
 
-    /// The relocation type of a 32-bit distance that a branch holds, for branches that the assembler had
-    /// resolved and that have to be relocatable again; `None` where the machine has no such.
-    fn branch32(&self) -> Option<u32> {
+    /// Flow and distance of the instruction at the start of `code`, if it is a direct branch or makes an
+    /// address in the same section.
+    fn branch(&self, code: &[u8]) -> Option<(Flow, Distance)> {
+        let _ = code;
         None
     }
+
+    /// Sets the bits of a relocated field to zero that a relocation of this type writes.
+    fn clear(&self, kind: u32, field: &mut [u8]) {
+        let width = self.field(kind).map_or(0, |f| usize::from(f.width));
+        if let Some(bytes) = field.get_mut(..width) {
+            bytes.fill(0);
+        }
+    }
+
+    /// True for relocation types of branches that reach neighbours only, not from a module to the kernel.
+    fn is_short(&self, kind: u32) -> bool;
 
     /// The instruction at the start of `code`, if all it does is to load a constant into a register. Used to
     /// find line numbers that the compiler passes to functions.

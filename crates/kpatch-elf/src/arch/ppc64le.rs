@@ -1,6 +1,6 @@
 //! 64-bit PowerPC, little-endian: 64-bit ELF V2 ABI specification for Power.
 
-use super::{Arch, Field, Flow, Immediate};
+use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed};
 
 pub(super) struct Ppc64le;
 
@@ -10,6 +10,7 @@ impl Arch for Ppc64le {
             0 => "R_PPC64_NONE",
             1 => "R_PPC64_ADDR32",
             10 => "R_PPC64_REL24",
+            11 => "R_PPC64_REL14",
             26 => "R_PPC64_REL32",
             38 => "R_PPC64_ADDR64",
             44 => "R_PPC64_REL64",
@@ -31,7 +32,7 @@ impl Arch for Ppc64le {
         Some(match kind {
             0 | 118 => Field::new(0, false, true),
             1 => Field::new(4, false, true),
-            10 | 116 => Field::new(4, true, false),
+            10 | 11 | 116 => Field::new(4, true, false),
             26 => Field::new(4, true, true),
             38 | 51 => Field::new(8, false, true),
             44 => Field::new(8, true, true),
@@ -46,7 +47,32 @@ impl Arch for Ppc64le {
     }
 
     fn flow(&self, kind: u32, decoded: Flow) -> Flow {
-        if matches!(kind, 10 | 116) { Flow::Call } else { decoded }
+        if matches!(kind, 10 | 11 | 116) && decoded == Flow::Next { Flow::Call } else { decoded }
+    }
+
+    fn branch(&self, code: &[u8]) -> Option<(Flow, Distance)> {
+        let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
+        // The lowest bit says whether the link register is set, the next one whether the address is
+        // absolute.
+        let (kind, distance) = match (word >> 26, word & 2) {
+            (18, 0) => (10, signed(word & 0x03ff_fffc, 26)),
+            (16, 0) => (11, signed(word & 0xfffc, 16)),
+            _ => return None,
+        };
+        let flow = if word & 1 == 1 { Flow::Call } else { Flow::Jump };
+        Some((flow, Distance { target: distance, at: 0, kind }))
+    }
+
+    fn clear(&self, kind: u32, field: &mut [u8]) {
+        match kind {
+            10 | 116 => clear_word(field, 0x03ff_fffc),
+            11 => clear_word(field, 0xfffc),
+            _ => {}
+        }
+    }
+
+    fn is_short(&self, kind: u32) -> bool {
+        matches!(kind, 11)
     }
 
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
@@ -63,5 +89,30 @@ impl Arch for Ppc64le {
     fn disassemble(&self, code: &[u8], _address: u64) -> Option<String> {
         let length = self.instruction_length(code)?;
         Some(code.get(..length)?.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_hold_distances() {
+        // `bl .+8`, `b .-4`, `beq .+16`, `nop`.
+        for (word, expected) in [
+            (0x4800_0009_u32, Some((Flow::Call, 10, 8))),
+            (0x4bff_fffc, Some((Flow::Jump, 10, -4))),
+            (0x4182_0010, Some((Flow::Jump, 11, 16))),
+            (0x6000_0000, None),
+        ] {
+            let found = Ppc64le.branch(&word.to_le_bytes()).map(|(flow, d)| (flow, d.kind, d.target));
+            assert_eq!(found, expected, "{word:#x}");
+            let mut cleared = word.to_le_bytes();
+            if let Some((_, kind, _)) = expected {
+                Ppc64le.clear(kind, &mut cleared);
+                let zero = Ppc64le.branch(&cleared).map(|(_, d)| d.target);
+                assert_eq!(zero, Some(0), "{word:#x}");
+            }
+        }
     }
 }

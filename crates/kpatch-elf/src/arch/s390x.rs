@@ -1,6 +1,6 @@
 //! IBM Z: ELF Application Binary Interface s390x Supplement.
 
-use super::{Arch, Field, Flow, Immediate};
+use super::{Arch, Distance, Field, Flow, Immediate};
 
 pub(super) struct S390x;
 
@@ -44,7 +44,30 @@ impl Arch for S390x {
     }
 
     fn flow(&self, kind: u32, decoded: Flow) -> Flow {
-        if matches!(kind, 17 | 20) { Flow::Call } else { decoded }
+        // The type tells nothing: gcc writes `larl %r1,function@PLT` to get an address.
+        let _ = kind;
+        decoded
+    }
+
+    fn branch(&self, code: &[u8]) -> Option<(Flow, Distance)> {
+        let (&first, &second) = (code.first()?, code.get(1)?);
+        let long = || Some(i64::from(i32::from_be_bytes(*code.get(2..)?.first_chunk::<4>()?)) * 2);
+        let short = || Some(i64::from(i16::from_be_bytes(*code.get(2..)?.first_chunk::<2>()?)) * 2);
+        let (flow, kind, distance) = match (first, second & 0xf) {
+            // BRASL; BRCL, which with an empty mask is no branch at all; LARL.
+            (0xc0, 5) => (Flow::Call, 19, long()?),
+            (0xc0, 4) if second & 0xf0 != 0 => (Flow::Jump, 19, long()?),
+            (0xc0, 0) => (Flow::Next, 19, long()?),
+            // BRAS, which also gets at data behind it; BRC.
+            (0xa7, 5) => (Flow::Call, 16, short()?),
+            (0xa7, 4) => (Flow::Jump, 16, short()?),
+            _ => return None,
+        };
+        Some((flow, Distance { target: distance, at: 2, kind }))
+    }
+
+    fn is_short(&self, kind: u32) -> bool {
+        matches!(kind, 16 | 17)
     }
 
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
@@ -67,5 +90,26 @@ impl Arch for S390x {
     fn disassemble(&self, code: &[u8], _address: u64) -> Option<String> {
         let length = self.instruction_length(code)?;
         Some(code.get(..length)?.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_hold_distances() {
+        for (code, expected) in [
+            // BRASL, BRCL, BRCL that never branches (a patchable entry), LARL, BRC, LGR.
+            (&[0xc0, 0xe5, 0, 0, 0, 4][..], Some((Flow::Call, 19, 8))),
+            (&[0xc0, 0xf4, 0xff, 0xff, 0xff, 0xfe], Some((Flow::Jump, 19, -4))),
+            (&[0xc0, 0x04, 0, 0, 0, 0], None),
+            (&[0xc0, 0x10, 0, 0, 0, 8], Some((Flow::Next, 19, 16))),
+            (&[0xa7, 0xf4, 0xff, 0xfe], Some((Flow::Jump, 16, -4))),
+            (&[0xb9, 0x04, 0, 0x23], None),
+        ] {
+            let found = S390x.branch(code).map(|(flow, d)| (flow, d.kind, d.target));
+            assert_eq!(found, expected, "{code:x?}");
+        }
     }
 }

@@ -3,9 +3,14 @@
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter, Mnemonic, OpKind};
 
-use super::{Arch, Field, Flow, Immediate, Instruction};
+use super::{Arch, Distance, Field, Flow, Immediate, Instruction};
 
 pub(super) struct X86_64;
+
+/// Relocation types of distances in branches: `R_X86_64_PC32`, `R_X86_64_PC16`, `R_X86_64_PC8`.
+const PC32: u32 = 2;
+const PC16: u32 = 13;
+const PC8: u32 = 15;
 
 impl Arch for X86_64 {
     fn relocation_name(&self, kind: u32) -> Option<&'static str> {
@@ -55,7 +60,7 @@ impl Arch for X86_64 {
             let offset = decoder.position();
             decoder.decode_out(&mut instruction);
             if instruction.is_invalid() {
-                out.push(Instruction { offset: offset as u64, length: 1, flow: Flow::Next, target: None });
+                out.push(Instruction { offset: offset as u64, length: 1, flow: Flow::Next, distance: None });
                 if decoder.set_position(offset + 1).is_err() {
                     break;
                 }
@@ -72,8 +77,24 @@ impl Arch for X86_64 {
                 (true, Mnemonic::Call) => Flow::Call,
                 (true, _) => Flow::Jump,
             };
-            let target = near.then(|| instruction.near_branch_target() as i64);
-            out.push(Instruction { offset: offset as u64, length: instruction.len() as u8, flow, target });
+            let distance = if near || instruction.is_ip_rel_memory_operand() {
+                let fields = decoder.get_constant_offsets(&instruction);
+                let (target, at) = if near {
+                    (instruction.near_branch_target(), fields.immediate_offset())
+                } else {
+                    (instruction.ip_rel_memory_address(), fields.displacement_offset())
+                };
+                let kind = match if near { fields.immediate_size() } else { fields.displacement_size() } {
+                    1 => PC8,
+                    2 => PC16,
+                    _ => PC32,
+                };
+                Some(Distance { target: target as i64, at: at as u8, kind })
+            } else {
+                None
+            };
+            let length = instruction.len() as u8;
+            out.push(Instruction { offset: offset as u64, length, flow, distance });
         }
         out
     }
@@ -86,8 +107,8 @@ impl Arch for X86_64 {
         }
     }
 
-    fn branch32(&self) -> Option<u32> {
-        Some(2)
+    fn is_short(&self, kind: u32) -> bool {
+        matches!(kind, PC8 | PC16)
     }
 
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
@@ -142,5 +163,25 @@ mod tests {
         assert_eq!(X86_64.instruction_length(&[0xf3, 0x0f, 0x1e, 0xfa, 0x90]), Some(4));
         assert_eq!(X86_64.instruction_length(&[0xe8, 0]), None);
         assert_eq!(X86_64.instruction_length(&[]), None);
+    }
+
+    #[test]
+    fn distances_are_found_in_branches_and_addresses() {
+        // `call +0`, `je +2`, `lea rax,[rip+16]`, `mov eax,1`.
+        let code = [0xe8, 0, 0, 0, 0, 0x74, 2, 0x48, 0x8d, 5, 16, 0, 0, 0, 0xb8, 1, 0, 0, 0];
+        let found: Vec<_> = X86_64
+            .instructions(&code)
+            .into_iter()
+            .map(|i| (i.flow, i.distance.map(|d| (d.kind, d.target, d.at))))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (Flow::Call, Some((PC32, 5, 1))),
+                (Flow::Jump, Some((PC8, 9, 1))),
+                (Flow::Next, Some((PC32, 30, 3))),
+                (Flow::Next, None),
+            ]
+        );
     }
 }

@@ -38,6 +38,18 @@ const TOOLS: [Tool; 17] = [
     tool("mmdebstrap", "mmdebstrap", "makes build roots for kernels of other suites"),
 ];
 
+/// What the differ's fixtures are compiled and linked with, beyond [`TOOLS`].
+const FIXTURE_TOOLS: [Tool; 8] = [
+    tool("gcc-11", "gcc-11", "compiles fixtures of the differ"),
+    tool("clang-14", "clang-14", "compiles fixtures of the differ"),
+    tool("clang-16", "clang-16", "compiles fixtures of the differ"),
+    tool("clang-19", "clang-19", "compiles fixtures of the differ, for loongarch64 too"),
+    tool("ld.lld-19", "lld-19", "links loongarch64 objects"),
+    tool("aarch64-linux-gnu-gcc-12", "gcc-12-aarch64-linux-gnu", "compiles fixtures of the differ"),
+    tool("powerpc64le-linux-gnu-gcc-12", "gcc-12-powerpc64le-linux-gnu", "compiles fixtures of the differ"),
+    tool("s390x-linux-gnu-gcc-12", "gcc-12-s390x-linux-gnu", "compiles fixtures of the differ"),
+];
+
 impl Tool {
     fn is_there(&self) -> bool {
         if self.provides.starts_with('/') {
@@ -69,7 +81,16 @@ pub(crate) fn is_static(program: &Path) -> bool {
 
 /// Installs every missing tool with apt; an error if one cannot be had.
 pub(crate) fn install_missing() -> Result<()> {
-    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !tool.is_there()).collect();
+    install(&TOOLS.iter().collect::<Vec<_>>())
+}
+
+/// The same with what only the workspace's tests need.
+pub(crate) fn install_missing_for_tests() -> Result<()> {
+    install(&TOOLS.iter().chain(&FIXTURE_TOOLS).collect::<Vec<_>>())
+}
+
+fn install(tools: &[&Tool]) -> Result<()> {
+    let missing: Vec<&Tool> = tools.iter().copied().filter(|tool| !tool.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -128,7 +149,8 @@ mod tests {
 
     #[test]
     fn every_package_is_named_once() {
-        let packages: std::collections::BTreeSet<&str> = TOOLS.iter().map(|tool| tool.package).collect();
-        assert_eq!(packages.len(), TOOLS.len());
+        let packages: std::collections::BTreeSet<&str> =
+            TOOLS.iter().chain(&FIXTURE_TOOLS).map(|tool| tool.package).collect();
+        assert_eq!(packages.len(), TOOLS.len() + FIXTURE_TOOLS.len());
     }
 }

@@ -13,7 +13,8 @@ use std::fmt::Write as _;
 
 use kpatch_elf::extract::CallbackKind;
 use kpatch_elf::klp::VMLINUX;
-use serde::{Deserialize, Serialize};
+pub use kpatch_elf::note::{Note, NotedFunction, PatchFile, Provenance};
+pub use kpatch_elf::note::{OWNER as NOTE_OWNER, SECTION as NOTE_SECTION, TYPE as NOTE_TYPE};
 use thiserror::Error;
 
 use crate::manifest::{ModuleManifest, PatchedObject};
@@ -39,86 +40,9 @@ pub const SYMVERS: &str = "kpatch-klp.symvers";
 /// Section in which the hook tells the layout of `struct klp_func`; removed by convert.
 pub const LAYOUT_SECTION: &str = ".kpatch.layout";
 
-/// Section of the note for machines.
-pub const NOTE_SECTION: &str = ".note.kpatch";
-
-/// Owner of that note.
-pub const NOTE_OWNER: &str = "kpatch";
-
-/// Type of that note.
-pub const NOTE_TYPE: u32 = 1;
-
 /// The symbol of the table of replaced functions of the object at this place in the manifest.
 pub fn functions_symbol(object: usize) -> String {
     format!("{PREFIX}funcs_{object}")
-}
-
-/// Where the module comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Provenance {
-    /// Release of the target kernel.
-    pub release: String,
-    /// Build-id of the target's vmlinux, hexadecimal.
-    pub build_id: Option<String>,
-    /// The patch files.
-    pub patches: Vec<PatchFile>,
-    /// Version of the tool.
-    pub version: String,
-}
-
-/// A patch file, by content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PatchFile {
-    /// Its subject line, or else its file name without directory.
-    pub subject: String,
-    /// BLAKE3 of its bytes, hexadecimal.
-    pub blake3: String,
-}
-
-impl PatchFile {
-    /// Describes a patch file. `name` stands where the patch has no `Subject:` header.
-    pub fn new(name: &str, bytes: &[u8]) -> PatchFile {
-        let text = String::from_utf8_lossy(bytes);
-        let mut subject = String::new();
-        let mut lines = text.lines().take_while(|l| !l.starts_with("diff ") && !l.starts_with("--- "));
-        if let Some(first) = lines.find_map(|line| line.strip_prefix("Subject:")) {
-            subject.push_str(first.trim());
-            // A long header goes on in lines that begin with a blank (RFC 5322).
-            for line in lines.take_while(|line| line.starts_with([' ', '\t']) && !line.trim().is_empty()) {
-                subject.push(' ');
-                subject.push_str(line.trim());
-            }
-        }
-        if subject.is_empty() {
-            name.rsplit('/').next().unwrap_or(name).clone_into(&mut subject);
-        }
-        PatchFile { subject, blake3: blake3::hash(bytes).to_hex().to_string() }
-    }
-}
-
-/// What the note for machines says, as JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
-    /// Version of this layout.
-    pub note: u32,
-    /// Where the module comes from.
-    #[serde(flatten)]
-    pub provenance: Provenance,
-    /// Does the patch replace all earlier ones?
-    pub replace: bool,
-    /// The replaced functions.
-    pub functions: Vec<NotedFunction>,
-}
-
-/// A replaced function in the note.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotedFunction {
-    /// `vmlinux` or a module.
-    pub object: String,
-    /// Its name.
-    pub name: String,
-    /// Its position among the same-named symbols of the object; 0 where the name is unique.
-    pub sympos: u32,
 }
 
 /// What cannot be put into a hook.

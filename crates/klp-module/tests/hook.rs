@@ -47,6 +47,7 @@ fn hostile_text_stays_text() {
     from.patches = vec![PatchFile {
         subject: "\"); evil(); /* \\ ??/ \n#error \u{fc}\0".to_owned(),
         blake3: "00".to_owned(),
+        description: String::new(),
     }];
     let texts = hook("x", &manifest, &from, true).unwrap();
     let line = texts.source.lines().find(|l| l.starts_with("MODULE_INFO(kpatch_patch")).unwrap();

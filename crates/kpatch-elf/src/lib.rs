@@ -12,6 +12,7 @@
 pub mod arch;
 pub mod extract;
 pub mod klp;
+pub mod note;
 mod object;
 mod read;
 mod write;

@@ -246,7 +246,7 @@ fn saved_command(kernel: &Path, object: &Path) -> Result<(PathBuf, CompileComman
 }
 
 /// Where an object tree keeps command lines.
-const KEPT: &str = ".saved-commands";
+const KEPT: &str = ".unit-commands";
 
 /// Time of kbuild for a small live patch, as an external module.
 fn kbuild_alone(headers: &Path, scratch: &Path) -> Result<f64> {
@@ -321,9 +321,9 @@ mod tests {
     fn saved_commands_are_found_with_their_tree() {
         let root = tempfile::tempdir().unwrap();
         let tree = root.path().join("v/object-tree");
-        fs_err::create_dir_all(tree.join(".saved-commands/fs/proc")).unwrap();
+        fs_err::create_dir_all(tree.join(".unit-commands/fs/proc")).unwrap();
         fs_err::write(
-            tree.join(".saved-commands/fs/proc/a.c.cmd"),
+            tree.join(".unit-commands/fs/proc/a.c.cmd"),
             "savedcmd_fs/proc/a.o := gcc -c -o fs/proc/a.o /s/fs/proc/a.c\n",
         )
         .unwrap();

@@ -50,8 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         match outcome {
             Ok(unit) => {
                 let objtool = unit.command.objtool().map(|words| words.join(" "));
-                let files = unit.command.files().count();
-                println!("{}: {:?}, {files} files, objtool {objtool:?}", unit.spelled.display(), unit.home);
+                println!("{}: {:?}, objtool {objtool:?}", unit.spelled.display(), unit.home);
             }
             Err(reason) => println!("{}: {reason}", path.display()),
         }

@@ -291,20 +291,19 @@ impl CompileCommand {
         self
     }
 
-    /// The words that make the compiler list the files it would read, as a rule of make for the target `unit`.
-    pub fn listing_words(&self) -> Vec<String> {
-        self.preprocessor(&["-M", "-MT", "unit"])
-    }
-
-    /// The words that make the compiler print the preprocessed source.
+    /// The words that make the compiler print the preprocessed source. `__LINE__` and `__COUNTER__` are pinned: what
+    /// is left can be compared, not compiled.
     pub fn preprocessing_words(&self) -> Vec<String> {
-        self.preprocessor(&["-E"])
-    }
-
-    fn preprocessor(&self, options: &[&str]) -> Vec<String> {
         let mut command = self.clone().without_dependency_file().without_flags(|word| word == "-c");
         command.arguments.retain(|argument| !matches!(argument, Argument::Valued { option: "-o", .. }));
-        command.with_last(options).words()
+        // -w: to define these two earns a warning, which -Werror would turn into an error.
+        command.with_last(["-E", "-w", "-D__LINE__=0", "-D__COUNTER__=0"]).words()
+    }
+
+    /// Writes a rule of make that names the files the compiler read.
+    #[must_use]
+    pub fn with_dependency_file(self, rule: &Path) -> CompileCommand {
+        self.without_dependency_file().with_last(["-MD".to_owned(), format!("-MF{}", rule.display())])
     }
 
     /// Leaves out flags that the predicate names; options with values stay.
@@ -411,12 +410,11 @@ mod tests {
                         -mrecord-mcount -DMODULE -Ds -DKBUILD_MODFILE=\"a/m\" -DKBUILD_MODNAME=\"m\" \
                         -DKBUILD_BASENAME=\"b\" -c /p/a/b.c -o /w/b.o -ffunction-sections";
         assert_eq!(variant.words(), words(expected));
-        let listing = variant.listing_words().join(" ");
-        assert!(listing.ends_with(" /p/a/b.c -ffunction-sections -M -MT unit"), "{listing}");
-        assert!(
-            variant.preprocessing_words().ends_with(&["-ffunction-sections".to_owned(), "-E".to_owned()])
-        );
-        assert!(!listing.contains(" -c ") && !listing.contains(" -o "), "{listing}");
+        let preprocessing = variant.preprocessing_words().join(" ");
+        assert!(preprocessing.contains(" /p/a/b.c -ffunction-sections -E "), "{preprocessing}");
+        assert!(!preprocessing.contains(" -c ") && !preprocessing.contains(" -o "), "{preprocessing}");
+        let rule = variant.with_dependency_file(Path::new("/w/b.d")).words().join(" ");
+        assert!(rule.ends_with(" -MD -MF/w/b.d") && rule.contains(" -o /w/b.o "), "{rule}");
     }
 
     #[test]

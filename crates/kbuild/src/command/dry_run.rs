@@ -4,7 +4,6 @@
 //! `scripts/basic/fixdep DEPENDENCY_FILE TARGET 'COMMAND' > …`. The line around it is shell code of many parts.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use super::shell;
@@ -38,21 +37,13 @@ pub(crate) fn saved_commands(output: &str) -> BTreeMap<PathBuf, String> {
     commands
 }
 
-/// The content of the file that kbuild would save; the files that the target depends on as the compiler listed
-/// them (`-M`).
-pub(crate) fn file(target: &Path, command: &str, source: &Path, listing: &str) -> String {
-    let target = target.display();
-    let mut file = format!("savedcmd_{target} := {command}\n\nsource_{target} := {}\n", source.display());
-    let _ = write!(file, "\ndeps_{target} := \\\n");
-    for path in listed_files(listing).iter().filter(|path| Path::new(path) != source) {
-        let _ = writeln!(file, "  {path} \\");
-    }
-    file.push('\n');
-    file
+/// The content of the file that kbuild would save, as far as it is known before the compiler ran.
+pub(crate) fn file(target: &Path, command: &str) -> String {
+    format!("savedcmd_{} := {command}\n", target.display())
 }
 
-/// The files of a rule that the compiler wrote: `unit: a.c b.h \`, with make's quoting.
-fn listed_files(rule: &str) -> Vec<String> {
+/// The files of a rule that the compiler wrote (`-MD`): `unit: a.c b.h \`, with make's quoting.
+pub fn listed_files(rule: &str) -> Vec<String> {
     let rule = rule.split_once(':').map_or("", |(_, files)| files);
     let mut files = Vec::new();
     let mut file = String::new();
@@ -79,7 +70,7 @@ fn listed_files(rule: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Dependency, SavedCommand};
+    use crate::command::SavedCommand;
 
     #[test]
     fn the_quoted_command_is_found_in_the_recipe() {
@@ -103,14 +94,16 @@ mod tests {
 
     #[test]
     fn the_file_reads_back() {
-        let listing = "unit: /s/a.c /s/include/x\\ y.h \\\n include/generated/z.h\n";
-        let text = file(Path::new("a.o"), "gcc -c -o a.o /s/a.c", Path::new("/s/a.c"), listing);
+        let text = file(Path::new("a.o"), "gcc -c -o a.o /s/a.c");
         let saved = SavedCommand::parse(text.as_bytes()).unwrap();
         assert_eq!(saved.target, Path::new("a.o"));
-        assert_eq!(saved.source.as_deref(), Some(Path::new("/s/a.c")));
-        assert_eq!(
-            saved.dependencies,
-            [Dependency::File("/s/include/x y.h".into()), Dependency::File("include/generated/z.h".into())]
-        );
+        assert_eq!(saved.compile().unwrap().source(), Path::new("/s/a.c"));
+    }
+
+    #[test]
+    fn rules_are_read_with_their_quoting() {
+        let rule = "unit.o: /s/a.c /s/include/x\\ y.h \\\n include/generated/z.h c$$d.h\n";
+        assert_eq!(listed_files(rule), ["/s/a.c", "/s/include/x y.h", "include/generated/z.h", "c$d.h"]);
+        assert!(listed_files("").is_empty() && listed_files("no rule").is_empty());
     }
 }

@@ -14,6 +14,7 @@ use bstr::ByteSlice;
 use thiserror::Error;
 
 pub use compile::{Argument, CompileCommand, CompileError, absolute};
+pub use dry_run::listed_files;
 pub use shell::ShellError;
 
 /// A file that is no saved command.

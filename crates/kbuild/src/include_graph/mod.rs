@@ -123,6 +123,14 @@ impl IncludeGraph {
         affected
     }
 
+    /// The files of that name, whatever their directory.
+    pub fn named<'g>(&'g self, name: &'g str) -> impl Iterator<Item = &'g Path> {
+        let ends = move |file: &&String| {
+            file.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+        };
+        self.files.iter().filter(ends).map(Path::new)
+    }
+
     /// The number of files.
     pub fn len(&self) -> usize {
         self.files.len()
@@ -345,6 +353,8 @@ mod tests {
         );
         assert_eq!(units(&graph, "drivers/z/lost/option.h"), ["net/four.c"]);
         assert_eq!(units(&graph, "kernel/rt.c"), ["kernel/policy.c", "kernel/rt.c"]);
+        let named: Vec<&Path> = graph.named("internal.h").collect();
+        assert_eq!(named, [Path::new("fs/internal.h"), Path::new("mm/internal.h")]);
         let unknown = graph.affected([Path::new("arch/arm/include/asm/c.h")]).unknown;
         assert_eq!(unknown.len(), 1);
     }

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use rayon::prelude::*;
-
 use super::{ObjectTree, TreeError, prepare};
 use crate::command::{SavedCommand, dry_run};
 use crate::paths;
 use crate::root::RunError;
 use crate::store::{self, StoreError};
 
-/// Where commands that a finished run of kbuild saved are kept, in the object tree.
-const KEPT: &str = ".saved-commands";
+/// Where commands that a finished run of kbuild told are kept, in the object tree.
+const KEPT: &str = ".unit-commands";
 
 /// What is tried.
 const ASK: &str = "ask kbuild for command lines";
+
+/// What is tried where files are missing.
+const GENERATE: &str = "have kbuild make the files that units read";
 
 /// What kbuild does for one unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +35,10 @@ pub enum UnitCommand {
 }
 
 impl ObjectTree {
-    /// The saved command of each unit (the path of a source file below the source tree, with the detours that
-    /// the makefiles take). kbuild runs for all that no earlier run asked for, and not at all if there are none. It
-    /// only prints what it would do, and the compiler lists what the units read; units that this does not answer
-    /// for, mostly because they need generated files, kbuild compiles.
+    /// The command of each unit (the path of a source file below the source tree, with the detours that the
+    /// makefiles take). kbuild runs once for all that no earlier run asked for, and not at all if there are none.
+    /// It only prints what it would do; units that this does not answer for, kbuild compiles. What a unit reads is
+    /// not known yet, and files that kbuild generates for it may be missing, see [`ObjectTree::generate`].
     pub fn commands(&self, units: &[PathBuf]) -> Result<BTreeMap<PathBuf, UnitCommand>, TreeError> {
         let mut commands = BTreeMap::new();
         let missing = self.take_known(units, &mut commands)?;
@@ -50,14 +51,20 @@ impl ObjectTree {
         if missing.is_empty() {
             return Ok(commands);
         }
-        for unit in &missing {
-            // What a killed run left must not pass for kbuild's answer.
-            store::remove(&self.path().join(command_file(unit)))?;
-            store::remove(&self.path().join(unit.with_extension("o")))?;
-        }
         self.ask(&mut missing, &mut commands)?;
         if !missing.is_empty() {
             self.compile(missing, &mut commands)?;
+        }
+        Ok(commands)
+    }
+
+    /// Has kbuild compile units, for the sake of the files that it generates on the way. The commands of those that
+    /// compile, or why they do not.
+    pub fn generate(&self, units: &[PathBuf]) -> Result<BTreeMap<PathBuf, UnitCommand>, TreeError> {
+        let mut commands = BTreeMap::new();
+        if !units.is_empty() {
+            let _lock = self.item.lock()?;
+            self.compile(units.iter().cloned().collect(), &mut commands)?;
         }
         Ok(commands)
     }
@@ -77,45 +84,21 @@ impl ObjectTree {
             .map_err(|source| TreeError::Run { what: ASK, source })?;
         let printed = dry_run::saved_commands(&String::from_utf8_lossy(&output.stdout));
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        let answers: Vec<(&PathBuf, Option<UnitCommand>)> = missing
-            .par_iter()
-            .map(|unit| {
-                let answer = match printed.get(&unit.with_extension("o")) {
-                    Some(command) => self.listed(unit, command)?,
-                    None => has_no_rule(&errors, unit).then_some(UnitCommand::NotBuilt),
-                };
-                Ok((unit, answer))
-            })
-            .collect::<Result<_, TreeError>>()?;
-        let answers = answers.into_iter().filter_map(|(unit, answer)| Some((unit.clone(), answer?)));
-        let answers: Vec<(PathBuf, UnitCommand)> = answers.collect();
-        for (unit, command) in answers {
-            missing.remove(&unit);
-            commands.insert(unit, command);
+        for unit in std::mem::take(missing) {
+            let object = unit.with_extension("o");
+            if let Some(command) = printed.get(&object) {
+                let kept = self.kept(&unit);
+                let content = dry_run::file(&object, command);
+                let saved = parse(&kept, content.as_bytes())?;
+                store::write(&kept, content.as_bytes())?;
+                commands.insert(unit, UnitCommand::Known(Box::new(saved)));
+            } else if has_no_rule(&errors, &unit) {
+                commands.insert(unit, UnitCommand::NotBuilt);
+            } else {
+                missing.insert(unit);
+            }
         }
         Ok(())
-    }
-
-    /// The command with the files that the unit reads, kept for later runs; `None` where the compiler cannot read
-    /// them.
-    fn listed(&self, unit: &Path, command: &str) -> Result<Option<UnitCommand>, TreeError> {
-        let object = unit.with_extension("o");
-        let kept = self.kept(unit);
-        let bare = parse(&kept, format!("savedcmd_{} := {command}\n", object.display()).as_bytes())?;
-        let compile = bare.compile().map_err(|source| TreeError::Command { path: kept.clone(), source })?;
-        let words = compile.listing_words();
-        let Some((program, arguments)) = words.split_first() else { return Ok(None) };
-        let listing = self.root().command(program).args(arguments).directory(self.path()).output();
-        let listing = match listing {
-            Ok(listing) if listing.status.success() => listing,
-            Ok(_) => return Ok(None),
-            Err(source) => return Err(TreeError::Run { what: "list the files that a unit reads", source }),
-        };
-        let listing = String::from_utf8_lossy(&listing.stdout);
-        let content = dry_run::file(&object, command, compile.source(), &listing);
-        let saved = parse(&kept, content.as_bytes())?;
-        store::write(&kept, content.as_bytes())?;
-        Ok(Some(UnitCommand::Known(Box::new(saved))))
     }
 
     /// Has kbuild compile the units.
@@ -124,12 +107,17 @@ impl ObjectTree {
         missing: BTreeSet<PathBuf>,
         commands: &mut BTreeMap<PathBuf, UnitCommand>,
     ) -> Result<(), TreeError> {
+        for unit in &missing {
+            // What a killed run left must not pass for kbuild's answer.
+            store::remove(&self.path().join(command_file(unit)))?;
+            store::remove(&self.path().join(unit.with_extension("o")))?;
+        }
         let output = self
             .make()
             .arg("-k")
             .args(missing.iter().map(|unit| unit.with_extension("o")))
             .output()
-            .map_err(|source| TreeError::Run { what: ASK, source })?;
+            .map_err(|source| TreeError::Run { what: GENERATE, source })?;
         prepare::restore_identity(self)?;
         let text = output.text();
         for unit in missing {
@@ -149,7 +137,7 @@ impl ObjectTree {
                     status: output.status,
                     output: text.clone(),
                 };
-                return Err(TreeError::Run { what: ASK, source });
+                return Err(TreeError::Run { what: GENERATE, source });
             };
             commands.insert(unit, command);
         }

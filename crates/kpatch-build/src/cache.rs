@@ -305,12 +305,9 @@ impl Cache {
         for path in dependencies {
             let path = path.as_ref();
             let input = |source| CacheError::Input { path: path.to_owned(), source };
-            let modified = std::fs::metadata(path).and_then(|meta| meta.modified()).map_err(input)?;
-            let hashed = self.hash(path).ok_or_else(|| input(io::Error::other("it cannot be read")))?;
-            if hashed.modified != modified || modified + CLOCK_LAG >= since {
-                return Ok(false);
-            }
-            files.push(Dependency { path: path.to_owned(), hash: hashed.hash });
+            std::fs::metadata(path).map_err(input)?;
+            let Some(hash) = self.settled_hash(path, since) else { return Ok(false) };
+            files.push(Dependency { path: path.to_owned(), hash });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.dedup();
@@ -368,6 +365,18 @@ impl Cache {
             trimmed.bytes += size;
         }
         Ok(trimmed)
+    }
+
+    /// The hash of a file's content as this run first saw it; `None` if it cannot be read.
+    pub fn content_hash(&self, path: &Path) -> Option<String> {
+        self.hash(path).map(|hashed| hashed.hash)
+    }
+
+    /// The same, unless the file may have been written after `since`.
+    pub fn settled_hash(&self, path: &Path, since: SystemTime) -> Option<String> {
+        let hashed = self.hash(path)?;
+        let modified = std::fs::metadata(path).and_then(|meta| meta.modified()).ok()?;
+        (hashed.modified == modified && modified + CLOCK_LAG < since).then_some(hashed.hash)
     }
 
     /// A file's hash, read once a run; `None` if it cannot be read.

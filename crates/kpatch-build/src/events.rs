@@ -194,6 +194,15 @@ pub enum Event {
         /// How many lines of context had to be ignored.
         fuzz: usize,
     },
+    /// Untouched units were searched for a change that reaches them.
+    Searched {
+        /// Units that may read a touched file.
+        considered: usize,
+        /// Runs of the preprocessor: the patched text of those that read one, and originals not seen before.
+        preprocessed: usize,
+        /// Units whose text the patches change.
+        changed: usize,
+    },
     /// What will be compiled.
     Planned {
         /// Units by object, in the plan's order: unit (`fs/proc/meminfo.o`) and object (`vmlinux`).

@@ -7,6 +7,7 @@ pub mod error;
 pub mod events;
 pub mod mapped;
 pub mod options;
+pub mod originals;
 pub mod patch;
 pub mod pipeline;
 pub mod prove;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bstr::ByteSlice;
-use kbuild::command::CompileCommand;
+use kbuild::command::{CompileCommand, listed_files};
+use kbuild::object_tree::ObjectTree;
 use kbuild::root::{Root, RunError};
 use rayon::prelude::*;
 
@@ -18,6 +19,7 @@ use super::plan::Unit;
 use crate::cache::{Cache, CacheError, Key, KeyBuilder, Lookup};
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
+use crate::originals::Originals;
 use crate::patch::PatchFile;
 
 /// What a unit is compiled for.
@@ -82,7 +84,7 @@ pub struct Context<'a> {
     /// Where the compiler runs.
     pub root: &'a Root,
     /// The object tree, where commands run.
-    pub tree: &'a Path,
+    pub tree: &'a ObjectTree,
     /// The source tree.
     pub source: &'a Path,
     /// The patched sources.
@@ -97,10 +99,19 @@ pub struct Context<'a> {
     pub launcher: &'a [String],
     /// Finished objects of earlier runs.
     pub cache: &'a Cache,
+    /// What the preprocessor said in earlier runs.
+    pub originals: &'a Originals,
     /// How much debug information the compared objects get.
     pub debug: DebugInformation,
     /// How many compilers at once.
     pub jobs: usize,
+}
+
+impl Context<'_> {
+    /// Where a file is that the compiler names. Its own headers are those of the root it runs in.
+    pub fn on_host(&self, file: &Path) -> PathBuf {
+        self.root.on_host(&self.tree.path().join(file))
+    }
 }
 
 /// One compilation to be done.
@@ -112,6 +123,12 @@ pub struct Job<'a> {
     pub variant: Variant,
     /// Runtime constants become ordinary variable reads, see [`super::diff`].
     pub plain_runtime_constants: bool,
+}
+
+/// These variants of all units.
+pub fn jobs<'u>(units: &'u [Unit], variants: &[Variant]) -> Vec<Job<'u>> {
+    let job = |unit, &variant| Job { unit, variant, plain_runtime_constants: false };
+    variants.iter().flat_map(|variant| units.iter().map(move |unit| job(unit, variant))).collect()
 }
 
 /// Objects by unit (its object file) and variant.
@@ -213,12 +230,18 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
             Lookup::Missing(entry) => missing = Some(entry),
         }
     }
+    // Only the compiler knows what it reads.
+    let rule = output.with_extension("d");
+    let command = match missing {
+        Some(_) => command.with_dependency_file(&rule),
+        None => command,
+    };
     let command = command.with_output(&output);
     let words: Vec<String> = context.launcher.iter().cloned().chain(command.words()).collect();
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::new(Phase::Compile, "command", "the unit's command line is empty"));
     };
-    match context.root.command(program).args(arguments).directory(context.tree).run() {
+    match context.root.command(program).args(arguments).directory(context.tree.path()).run() {
         Ok(_) => {}
         Err(RunError::Interrupted) => return Err(Error::interrupted(Phase::Compile)),
         Err(RunError::Failed { output: text, .. }) => return Err(refused(context, job, &text)),
@@ -231,10 +254,9 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
     }
     if let Some(missing) = missing {
         let object = fs_err::read(&output).map_err(io)?;
-        let mut files = job.unit.dependencies.clone();
-        if job.plain_runtime_constants {
-            files.push(context.source.join(RUNTIME_CONSTANTS));
-        }
+        let rule = fs_err::read(&rule).map_err(io)?;
+        let files = listed_files(&String::from_utf8_lossy(&rule)).into_iter();
+        let files = files.map(|file| context.on_host(Path::new(&file)));
         context.cache.store(missing, files, &object).map_err(|error| cache_error(&error))?;
     }
     Ok(output)
@@ -245,7 +267,7 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
 fn cache_key(context: &Context<'_>, command: &CompileCommand) -> Key {
     KeyBuilder::new("object")
         .field("compiler", context.compiler)
-        .field("directory", context.tree.as_os_str().as_encoded_bytes())
+        .field("directory", context.tree.path().as_os_str().as_encoded_bytes())
         .list("command", command.words())
         .finish()
 }

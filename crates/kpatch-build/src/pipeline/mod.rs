@@ -6,6 +6,7 @@ pub mod convert;
 pub mod diff;
 pub mod link;
 pub mod module;
+pub mod narrow;
 pub mod overlay;
 pub mod plan;
 pub mod preprocess;
@@ -14,7 +15,7 @@ pub mod publish;
 pub mod resolve;
 pub mod shipped;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use kbuild::object_tree::ObjectTree;
 use kbuild::root::Root;
@@ -25,9 +26,10 @@ use crate::cache::Cache;
 use crate::error::{self, Error};
 use crate::events::{Event, Events, Phase, Step, phase};
 use crate::options::Options;
+use crate::originals::Originals;
 use crate::patch::{self, PatchFile};
 use crate::workspace::Workspace;
-use compile::{Job, Variant};
+use compile::Variant;
 use overlay::Overlay;
 use plan::Unit;
 use resolve::Resolved;
@@ -87,9 +89,10 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
     root.bind(work.space.path());
     root.bind(&headers);
     let launcher = launcher(options, &resolved);
+    let originals = Originals::open(resolved.kernel.work_dir.join("originals"));
     let context = compile::Context {
         root: &root,
-        tree: tree.path(),
+        tree: &tree,
         source: &resolved.source,
         overlay: &overlay,
         headers: &headers,
@@ -97,13 +100,14 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         compiler: &resolved.kernel.compiler.version_text,
         launcher: &launcher,
         cache: &work.cache,
+        originals: &originals,
         debug: compile::DebugInformation::for_patch(
             patched.of_kind(patch::FileKind::Header).next().is_some(),
             &patches,
         ),
         jobs: options.jobs.get(),
     };
-    let units = phase(Phase::Plan, events, || preprocess::run(&context, units, events))?;
+    let units = phase(Phase::Plan, events, || preprocess::run(&context, units, &patched, events))?;
     plan::confirm(options, &units, events)?;
     let bytes = ShippedBytes::read(&resolved.kernel, &vmlinux, &units, events)?;
     let tables = bytes.tables()?;
@@ -112,14 +116,12 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
 
     events(Event::Step(Step::BuildingOriginal));
     events(Event::Step(Step::BuildingPatched));
-    let objects = phase(Phase::Compile, events, || {
-        let jobs: Vec<Job<'_>> = [Variant::Patched, Variant::Original, Variant::Shipped]
-            .iter()
-            .flat_map(|&variant| {
-                units.iter().map(move |unit| Job { unit, variant, plain_runtime_constants: false })
-            })
-            .collect();
-        compile::run(&context, &jobs, events)
+    let (units, objects) = phase(Phase::Compile, events, || {
+        let pairs = compile::jobs(&units, &[Variant::Patched, Variant::Original]);
+        let mut objects = compile::run(&context, &pairs, events)?;
+        let units = narrow::run(units.clone(), &objects, events);
+        objects.extend(compile::run(&context, &compile::jobs(&units, &[Variant::Shipped]), events)?);
+        Ok::<_, Vec<Error>>((units, objects))
     })?;
     phase(Phase::Prove, events, || {
         prove::run(&units, &objects, &tables.files(), options.skip_compiler_check, events)
@@ -310,6 +312,21 @@ impl Maker<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
+}
+
+/// A path without `.` and `..`, which in a source tree never leads through a link.
+fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            part => out.push(part),
+        }
+    }
+    out
 }
 
 fn one(error: Error) -> Vec<Error> {

@@ -12,6 +12,8 @@ use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 
+use super::plain;
+
 /// Contents of the files that patches touch, by path below the source tree; `None` where a patch deletes
 /// the file.
 pub type PatchedFiles = BTreeMap<PathBuf, Option<Vec<u8>>>;
@@ -122,21 +124,6 @@ fn add_below(source: &Path, directory: &Path, directories: &mut BTreeSet<PathBuf
     }
     directories.insert(directory.to_owned());
     Ok(())
-}
-
-/// A path without `.` and `..`, which in a source tree never leads through a link.
-fn plain(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::CurDir => {}
-            part => out.push(part),
-        }
-    }
-    out
 }
 
 /// Fills a directory of the overlay with links to what the tree has there, except real directories and touched

@@ -1,7 +1,7 @@
 //! Touched files to units: what is compiled, by which command, into which object.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use kbuild::command::CompileCommand;
 use kbuild::include_graph::IncludeGraph;
@@ -9,6 +9,7 @@ use kbuild::object_tree::ObjectTree;
 use kbuild::units::{self, Home, UnitList, Unpatchable};
 use kpatch_elf::klp::VMLINUX;
 
+use super::plain;
 use super::resolve::tree_error;
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
@@ -31,8 +32,6 @@ pub struct Unit {
     pub compile: CompileCommand,
     /// objtool's command, on kernels where it sees every object.
     pub objtool: Option<Vec<String>>,
-    /// Every file that the unit reads, absolute.
-    pub dependencies: Vec<PathBuf>,
     /// No patch touches its source; it may read a touched file.
     pub indirect: bool,
 }
@@ -103,7 +102,7 @@ pub fn run(
     let mut no_units = BTreeMap::new();
     for (source, located) in located {
         match located {
-            Ok(unit) => match planned(&source, &unit, kernel.tree, false) {
+            Ok(unit) => match planned(&source, &unit, false) {
                 Ok(unit) => units.push(unit),
                 Err(error) => errors.push(error),
             },
@@ -120,7 +119,7 @@ pub fn run(
             plan.reaching = reaching;
             for (source, located) in found {
                 match located {
-                    Ok(unit) => match planned(&source, &unit, kernel.tree, true) {
+                    Ok(unit) => match planned(&source, &unit, true) {
                         Ok(unit) => plan.units.push(unit),
                         Err(error) => errors.push(error),
                     },
@@ -180,9 +179,18 @@ fn indirect(
         .iter()
         .map(|unit| unit.source.as_path())
         .filter(|source| kernel.graph.affected([*source]).units.iter().any(|reader| !touched(reader)));
-    let headers = patched.of_kind(FileKind::Header).filter(|path| exists_or_goes(patched, path));
-    let changed: Vec<PathBuf> =
-        headers.chain(no_units.keys().map(PathBuf::as_path)).chain(included).map(Path::to_owned).collect();
+    let (headers, created): (Vec<&Path>, Vec<&Path>) =
+        patched.of_kind(FileKind::Header).partition(|path| exists_or_goes(patched, path));
+    // A new header can stand before another of its name in the order of the search.
+    let hidden = created.iter().filter_map(|path| path.file_name()?.to_str());
+    let hidden = hidden.flat_map(|name| kernel.graph.named(name));
+    let changed: Vec<PathBuf> = headers
+        .into_iter()
+        .chain(hidden)
+        .chain(no_units.keys().map(PathBuf::as_path))
+        .chain(included)
+        .map(Path::to_owned)
+        .collect();
     if changed.is_empty() {
         return Ok((Located::new(), BTreeSet::new()));
     }
@@ -227,7 +235,7 @@ fn exists_or_goes(patched: &Patched, path: &Path) -> bool {
     patched.touched.get(path).is_some_and(|touched| !touched.created)
 }
 
-fn planned(source: &Path, unit: &units::Unit, tree: &ObjectTree, indirect: bool) -> Result<Unit, Error> {
+fn planned(source: &Path, unit: &units::Unit, indirect: bool) -> Result<Unit, Error> {
     let compile = unit.command.compile().map_err(|e| {
         error("command", "kbuild's command for the unit is not understood").file(source).cause(e)
     })?;
@@ -246,33 +254,16 @@ fn planned(source: &Path, unit: &units::Unit, tree: &ObjectTree, indirect: bool)
     Ok(Unit {
         source: source.to_owned(),
         spelled: unit.spelled.clone(),
-        object: normal(&unit.command.target),
+        object: plain(&unit.command.target),
         owner,
         compile,
         objtool: unit.command.objtool().map(<[String]>::to_vec),
-        // The compiler's own headers are those of the root it runs in.
-        dependencies: unit.command.files().map(|file| tree.root().on_host(&tree.path().join(file))).collect(),
         indirect,
     })
 }
 
-/// A path without `.` and `..`, which here never leads through a link.
-fn normal(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::Normal(name) => out.push(name),
-            _ => {}
-        }
-    }
-    out
-}
-
 /// The error for a source whose code is not where a live patch reaches.
-fn unpatchable(source: &Path, reason: &Unpatchable) -> Error {
+pub(super) fn unpatchable(source: &Path, reason: &Unpatchable) -> Error {
     let (code, remedy) = match reason {
         Unpatchable::NotConfigured { .. } => (
             "not-compiled",

@@ -1,95 +1,279 @@
-//! Units that no patch touches, but that read a touched file: which of them see a change.
+//! Units that no patch touches, but that may read a touched file: which of them see a change.
 //!
-//! The textual graph names every unit that could. The compiler's own preprocessor tells: where it prints the same
-//! text before and after, the object is the same too, and nothing needs to be compiled.
+//! The textual graph names every unit that could. The compiler's own preprocessor tells more: an original that
+//! reads no touched file is the same after the patches, and where it prints the same text before and after, lines
+//! and counters aside, the code is the same too. What it said about originals is kept for the next patch.
 
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
+use bstr::ByteSlice;
+use kbuild::object_tree::UnitCommand;
+use kbuild::units::Unpatchable;
 use rayon::prelude::*;
 
 use super::compile::{self, Context, Job, Variant};
-use super::plan::Unit;
-use crate::error::Error;
+use super::plan::{self, Unit};
+use super::resolve::tree_error;
+use crate::cache::{Key, KeyBuilder};
+use crate::error::{self, Error};
 use crate::events::{Event, Events, Phase};
+use crate::originals::Original;
+use crate::patch::{FileKind, Patched};
 
-/// Keeps the units that see a change. Units that patches touch themselves stay without being asked.
-pub fn run(context: &Context<'_>, units: Vec<Unit>, events: Events<'_>) -> Result<Vec<Unit>, Vec<Error>> {
-    let indirect = units.iter().filter(|unit| unit.indirect).count();
-    if indirect == 0 {
-        return Ok(units);
-    }
+/// Keeps the units that see a change. Units that patches touch themselves stay without being asked; what kbuild
+/// generates for them is there afterwards.
+pub fn run(
+    context: &Context<'_>,
+    units: Vec<Unit>,
+    patched: &Patched,
+    events: Events<'_>,
+) -> Result<Vec<Unit>, Vec<Error>> {
+    let search = Search { context, runs: AtomicUsize::new(0), events };
+    let considered = units.iter().filter(|unit| unit.indirect).count();
     let pool = compile::pool(context.jobs)?;
-    let done = AtomicUsize::new(0);
-    let results: Vec<Result<Option<Unit>, Error>> = pool.install(|| {
-        units
-            .into_par_iter()
-            .map(|unit| {
-                if !unit.indirect {
-                    return Ok(Some(unit));
-                }
-                let keep = sees_change(context, &unit)?;
-                events(Event::Progress {
-                    phase: Phase::Plan,
-                    done: done.fetch_add(1, Ordering::Relaxed) + 1,
-                    total: indirect,
-                    what: unit.source.display().to_string(),
-                });
-                Ok(keep.then_some(unit))
-            })
-            .collect()
-    });
-    let mut kept = Vec::new();
-    let mut errors = Vec::new();
-    for result in results {
-        match result {
-            Ok(unit) => kept.extend(unit),
-            Err(error) => errors.push(error),
-        }
+    let originals = pool.install(|| search.originals(&units))?;
+    context
+        .originals
+        .save()
+        .map_err(|error| vec![Error::new(Phase::Plan, error::Code::IO, error).remedy(super::CACHE_REMEDY)])?;
+    let changes = Changes::new(patched, context.source);
+    let readers: Vec<(Unit, Option<Original>)> = units
+        .into_iter()
+        .zip(originals)
+        .filter(|(unit, original)| {
+            !unit.indirect || original.as_ref().is_none_or(|o| o.files.iter().any(|file| changes.reach(file)))
+        })
+        .collect();
+    let kept = pool.install(|| search.changed(readers))?;
+    if considered > 0 {
+        events(Event::Searched {
+            considered,
+            preprocessed: search.runs.into_inner(),
+            changed: kept.iter().filter(|unit| unit.indirect).count(),
+        });
     }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let changed = kept.iter().filter(|unit| unit.indirect).count();
-    events(Event::note(format!(
-        "{indirect} untouched units read touched files, {changed} of them see a change"
-    )));
     Ok(kept)
 }
 
-fn sees_change(context: &Context<'_>, unit: &Unit) -> Result<bool, Error> {
-    let (original, patched) =
-        (text(context, unit, Variant::Original)?, text(context, unit, Variant::Patched)?);
-    // What cannot be preprocessed is left to the compiler, which says why.
-    Ok(original.is_none() || patched.is_none() || original != patched)
+/// Files whose readers may see a change.
+struct Changes {
+    files: BTreeSet<PathBuf>,
+    /// Names of new headers, which may stand before others of the name in the order of the search.
+    created: BTreeSet<std::ffi::OsString>,
 }
 
-/// The preprocessed unit without line markers and empty lines; `None` where the preprocessor fails.
-fn text(context: &Context<'_>, unit: &Unit, variant: Variant) -> Result<Option<Vec<u8>>, Error> {
-    let job = Job { unit, variant, plain_runtime_constants: false };
-    let words = compile::command(context, job).preprocessing_words();
-    let Some((program, arguments)) = words.split_first() else { return Ok(None) };
-    let output = context.root.command(program).args(arguments).directory(context.tree).output();
-    let output = output.map_err(|error| match error {
-        kbuild::root::RunError::Interrupted => Error::interrupted(Phase::Plan),
-        error => {
-            Error::new(Phase::Plan, "compiler", "the compiler does not start").file(&unit.source).cause(error)
-        }
-    })?;
-    Ok(output.status.success().then(|| significant(&output.stdout)))
-}
-
-/// The lines that the compiler compiles.
-fn significant(text: &[u8]) -> Vec<u8> {
-    let mut lines = Vec::with_capacity(text.len());
-    for line in text.split_inclusive(|&b| b == b'\n') {
-        let bare = line.trim_ascii();
-        let marker =
-            bare.strip_prefix(b"# ").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit));
-        if !bare.is_empty() && !marker {
-            lines.extend_from_slice(line);
+impl Changes {
+    fn new(patched: &Patched, source: &Path) -> Changes {
+        let created = patched.of_kind(FileKind::Header);
+        let created = created.filter(|path| patched.touched.get(*path).is_some_and(|t| t.created));
+        Changes {
+            files: patched.touched.keys().map(|path| source.join(path)).collect(),
+            created: created.filter_map(|path| path.file_name().map(ToOwned::to_owned)).collect(),
         }
     }
-    lines
+
+    fn reach(&self, file: &Path) -> bool {
+        let straight = file.components().all(|part| part != Component::ParentDir);
+        let touched =
+            if straight { self.files.contains(file) } else { self.files.contains(&super::plain(file)) };
+        touched || file.file_name().is_some_and(|name| self.created.contains(name))
+    }
+}
+
+/// The preprocessor at work on many units.
+struct Search<'a> {
+    context: &'a Context<'a>,
+    /// How often it ran.
+    runs: AtomicUsize,
+    events: Events<'a>,
+}
+
+impl Search<'_> {
+    /// What each unit's original reads; `None` where the preprocessor fails, which is left to the compiler to
+    /// explain.
+    fn originals(&self, units: &[Unit]) -> Result<Vec<Option<Original>>, Vec<Error>> {
+        let done = AtomicUsize::new(0);
+        let found = units.par_iter().map(|unit| {
+            let original = self.original(unit);
+            self.progress(&done, units.len(), unit);
+            original
+        });
+        let mut found = gather(found.collect())?;
+        // Some read files that kbuild generates together with their objects.
+        let lacking: Vec<usize> = (0..units.len()).filter(|&at| found[at].is_none()).collect();
+        self.generate(lacking.iter().map(|&at| &units[at]))?;
+        let again = lacking.par_iter().map(|&at| Ok((at, self.original(&units[at])?)));
+        for (at, original) in gather(again.collect())? {
+            found[at] = original;
+        }
+        Ok(found)
+    }
+
+    fn generate<'u>(&self, units: impl Iterator<Item = &'u Unit>) -> Result<(), Vec<Error>> {
+        let spelled: Vec<PathBuf> = units.map(|unit| unit.spelled.clone()).collect();
+        let made = self.context.tree.generate(&spelled).map_err(|e| vec![tree_error(Phase::Plan, e)])?;
+        let errors: Vec<Error> = made
+            .into_iter()
+            .filter_map(|(unit, command)| match command {
+                UnitCommand::Failed { diagnostics, .. } => {
+                    Some(plan::unpatchable(&unit, &Unpatchable::DoesNotCompile { diagnostics }))
+                }
+                _ => None,
+            })
+            .collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn original(&self, unit: &Unit) -> Result<Option<Original>, Error> {
+        let words = self.words(unit, Variant::Original);
+        let key = key(self.context, &words);
+        if let Some(known) = self.context.originals.get(key, self.context.cache) {
+            return Ok(Some(known));
+        }
+        let since = SystemTime::now();
+        let Some(output) = self.preprocess(unit, &words)? else { return Ok(None) };
+        let text = Text::of(&output);
+        let files = text.files.iter().map(|file| self.context.on_host(file)).collect();
+        let original = Original { text: text.hash, files };
+        self.context
+            .originals
+            .put(key, &original, since, self.context.cache)
+            .map_err(|error| Error::new(Phase::Plan, error::Code::IO, error).remedy(super::CACHE_REMEDY))?;
+        Ok(Some(original))
+    }
+
+    /// Those whose text the patches change, and those that they touch.
+    fn changed(&self, units: Vec<(Unit, Option<Original>)>) -> Result<Vec<Unit>, Vec<Error>> {
+        let done = AtomicUsize::new(0);
+        let total = units.iter().filter(|(unit, _)| unit.indirect).count();
+        let kept = units.into_par_iter().map(|(unit, original)| {
+            // What cannot be preprocessed is left to the compiler, which says why.
+            let Some(original) = original.filter(|_| unit.indirect) else { return Ok(Some(unit)) };
+            let words = self.words(&unit, Variant::Patched);
+            let patched = self.preprocess(&unit, &words)?;
+            self.progress(&done, total, &unit);
+            let same = patched.is_some_and(|output| Text::of(&output).hash == original.text);
+            Ok((!same).then_some(unit))
+        });
+        Ok(gather(kept.collect())?.into_iter().flatten().collect())
+    }
+
+    fn words(&self, unit: &Unit, variant: Variant) -> Vec<String> {
+        let job = Job { unit, variant, plain_runtime_constants: false };
+        compile::command(self.context, job).preprocessing_words()
+    }
+
+    /// What the preprocessor prints; `None` where it fails.
+    fn preprocess(&self, unit: &Unit, words: &[String]) -> Result<Option<Vec<u8>>, Error> {
+        let Some((program, arguments)) = words.split_first() else { return Ok(None) };
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        let task = self.context.root.command(program).args(arguments);
+        let output = task.directory(self.context.tree.path()).output().map_err(|error| match error {
+            kbuild::root::RunError::Interrupted => Error::interrupted(Phase::Plan),
+            error => Error::new(Phase::Plan, "compiler", "the compiler does not start")
+                .file(&unit.source)
+                .cause(error),
+        })?;
+        Ok(output.status.success().then_some(output.stdout))
+    }
+
+    fn progress(&self, done: &AtomicUsize, total: usize, unit: &Unit) {
+        (self.events)(Event::Progress {
+            phase: Phase::Plan,
+            done: done.fetch_add(1, Ordering::Relaxed) + 1,
+            total,
+            what: unit.source.display().to_string(),
+        });
+    }
+}
+
+/// All results, or all errors.
+fn gather<T>(results: Vec<Result<T, Error>>) -> Result<Vec<T>, Vec<Error>> {
+    let (mut all, mut errors) = (Vec::with_capacity(results.len()), Vec::new());
+    for result in results {
+        match result {
+            Ok(value) => all.push(value),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(all) } else { Err(errors) }
+}
+
+/// What decides what the preprocessor prints for an original, besides the files that it reads.
+fn key(context: &Context<'_>, words: &[String]) -> Key {
+    KeyBuilder::new("original")
+        .field("compiler", context.compiler)
+        .field("directory", context.tree.path().as_os_str().as_encoded_bytes())
+        .list("command", words)
+        .finish()
+}
+
+/// A preprocessed unit.
+#[derive(Debug, PartialEq, Eq)]
+struct Text {
+    /// Hash of the lines that the compiler compiles, without blanks at their ends.
+    hash: blake3::Hash,
+    /// The files that were read, in the order they were first entered, as the compiler spells them.
+    files: Vec<PathBuf>,
+}
+
+impl Text {
+    fn of(output: &[u8]) -> Text {
+        let mut hasher = blake3::Hasher::new();
+        let mut files = Vec::new();
+        let mut seen = HashSet::new();
+        for line in output.lines() {
+            let bare = line.trim_ascii();
+            match bare.strip_prefix(b"# ").filter(|rest| rest.first().is_some_and(u8::is_ascii_digit)) {
+                Some(marker) => {
+                    if let Some(name) = marked_file(marker)
+                        && seen.insert(name)
+                    {
+                        files.extend(unquoted(name));
+                    }
+                }
+                None if bare.is_empty() => {}
+                None => {
+                    hasher.update(bare);
+                    hasher.update(b"\n");
+                }
+            }
+        }
+        Text { hash: hasher.finalize(), files }
+    }
+}
+
+/// The quoted name in a line marker, `1 "fs/a.c" 2`, if it is one of a file: `<built-in>` is none, nor is the
+/// directory that the compiler ran in, which ends in two slashes.
+fn marked_file(marker: &[u8]) -> Option<&[u8]> {
+    let start = marker.find_byte(b'"')? + 1;
+    let end = marker.rfind_byte(b'"').filter(|&end| end > start)?;
+    let name = &marker[start..end];
+    (!name.starts_with(b"<") && !name.ends_with(b"//")).then_some(name)
+}
+
+/// Undoes the quoting of a C string: backslashes, and octal numbers for bytes that do not print.
+fn unquoted(name: &[u8]) -> Option<PathBuf> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'\\' {
+            bytes.push(byte);
+        } else if let Some((digits, after)) = rest.split_first_chunk::<3>()
+            && digits.iter().all(|digit| (b'0'..=b'7').contains(digit))
+        {
+            bytes.push(digits.iter().fold(0u8, |value, digit| value.wrapping_mul(8) | (digit - b'0')));
+            rest = after;
+        } else if let Some((&byte, after)) = rest.split_first() {
+            bytes.push(byte);
+            rest = after;
+        }
+    }
+    Some(PathBuf::from(bytes.to_path().ok()?))
 }
 
 #[cfg(test)]
@@ -97,8 +281,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_markers_and_empty_lines_are_no_change() {
-        let text = b"# 1 \"fs/a.c\"\n\n   \nint a;\n#pragma GCC x\n# 7 \"b.h\" 2\n  int b;\n";
-        assert_eq!(significant(text), b"int a;\n#pragma GCC x\n  int b;\n");
+    fn line_markers_and_blanks_are_no_change() {
+        let text = Text::of(b"# 1 \"fs/a.c\"\n\n   \nint a;\n#pragma GCC x\n# 7 \"b.h\" 2\n  int b; \n");
+        assert_eq!(text.hash, blake3::hash(b"int a;\n#pragma GCC x\nint b;\n"));
+        assert_ne!(text.hash, Text::of(b"int a;\nint b;\n").hash);
+    }
+
+    #[test]
+    fn line_markers_tell_what_was_read() {
+        let text = Text::of(
+            b"# 0 \"/s/fs/a.c\"\n# 1 \"/o//\"\n# 0 \"<built-in>\"\n# 1 \"./x\\\\y\\\"\\303\\244.h\" 1\n\
+              # 7 \"/s/fs/a.c\" 2\n",
+        );
+        assert_eq!(text.files, [Path::new("/s/fs/a.c"), Path::new("./x\\y\"\u{e4}.h")]);
+        for text in ["# 1", "# 1 \"", "# 1 \"\\\"", "# 1 \"a\\1\"", "#"] {
+            let _ = Text::of(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn readers_of_touched_and_of_hidden_files_are_asked() {
+        let touched = |created| crate::patch::Touched { kind: FileKind::Header, created, lines: Vec::new() };
+        let patched = Patched {
+            files: [("include/a.h".into(), None), ("fs/new.h".into(), None)].into(),
+            touched: [("include/a.h".into(), touched(false)), ("fs/new.h".into(), touched(true))].into(),
+        };
+        let changes = Changes::new(&patched, Path::new("/s"));
+        for (file, reached) in [
+            ("/s/include/a.h", true),
+            ("/s/fs/../include/a.h", true),
+            ("/o/include/a.h", false),
+            ("/s/include/b.h", false),
+            ("/s/include/linux/new.h", true),
+        ] {
+            assert_eq!(changes.reach(Path::new(file)), reached, "{file}");
+        }
     }
 }

@@ -38,6 +38,8 @@ struct Report {
     parts: Vec<String>,
     /// Hunks that apply elsewhere than they say.
     moved_hunks: Vec<MovedHunk>,
+    /// Units that no patch touches; null where no patch reaches beyond the files it touches.
+    searched: Option<Searched>,
     units: Vec<Unit>,
     /// vmlinux and modules that the module patches.
     objects: Vec<String>,
@@ -53,6 +55,16 @@ struct MovedHunk {
     line: u64,
     offset: i64,
     fuzz: usize,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Searched {
+    /// Units that may read a touched file.
+    considered: usize,
+    /// Runs of the preprocessor.
+    preprocessed: usize,
+    /// Units whose preprocessed text the patches change.
+    changed: usize,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -131,6 +143,10 @@ impl Reporter for Json {
                 offset: *offset,
                 fuzz: *fuzz,
             }),
+            Event::Searched { considered, preprocessed, changed } => {
+                let (considered, preprocessed, changed) = (*considered, *preprocessed, *changed);
+                self.report.searched = Some(Searched { considered, preprocessed, changed });
+            }
             Event::Planned { units } => {
                 for (unit, object) in units {
                     self.unit(unit).object = Some(object.clone());
@@ -178,6 +194,7 @@ mod tests {
         vec![
             Event::Resolved { release: "6.1.0-1-amd64".into(), parts: vec!["linux-image 6.1.1-1".into()] },
             Event::HunkMoved { file: "fs/a.c".into(), hunk: 1, line: 7, offset: 2, fuzz: 0 },
+            Event::Searched { considered: 9, preprocessed: 11, changed: 1 },
             Event::Planned {
                 units: vec![("fs/b.o".into(), "b".into()), ("fs/a.o".into(), "vmlinux".into())],
             },
@@ -225,6 +242,11 @@ mod tests {
             }
           ],
           "release": "6.1.0-1-amd64",
+          "searched": {
+            "changed": 1,
+            "considered": 9,
+            "preprocessed": 11
+          },
           "success": true,
           "units": [
             {

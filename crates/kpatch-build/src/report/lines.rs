@@ -51,6 +51,12 @@ pub(super) fn of(event: &Event) -> Option<(Weight, String)> {
             }
             note(text + ".")
         }
+        Event::Searched { considered, preprocessed, changed } => note(format!(
+            "{considered} untouched {} may read touched files: {preprocessed} {} of the preprocessor, {changed} {} a change",
+            plural(*considered as u64, "unit"),
+            plural(*preprocessed as u64, "run"),
+            if *changed == 1 { "sees" } else { "see" },
+        )),
         Event::Planned { units } => note(planned(units)),
         Event::Proven { unit, object, equal, undecided } => {
             let mut text = format!(

@@ -1,0 +1,137 @@
+//! Units that read a changed file and still compile to the very same code: they need no proof and no comparison.
+//!
+//! Of a header with hundreds of readers mostly a few use what changed. This looks at bytes only; whatever differs,
+//! the differ judges.
+
+use std::mem::Discriminant;
+
+use kpatch_elf::{Object, Place, Relocation, Section, Symbol};
+use rayon::prelude::*;
+
+use super::compile::{Objects, Variant};
+use super::plan::Unit;
+use crate::events::{Event, Events};
+
+/// Leaves out the untouched units whose two objects say the same to the machine.
+pub fn run(units: Vec<Unit>, objects: &Objects, events: Events<'_>) -> Vec<Unit> {
+    let keep: Vec<bool> = units.par_iter().map(|unit| !unit.indirect || differs(unit, objects)).collect();
+    let mut kept = Vec::new();
+    for (unit, keep) in units.into_iter().zip(keep) {
+        if keep {
+            kept.push(unit);
+        } else {
+            events(Event::Unchanged { unit: unit.object });
+        }
+    }
+    kept
+}
+
+/// True also where a file cannot be read, so that later phases say why.
+fn differs(unit: &Unit, objects: &Objects) -> bool {
+    let read = |variant| fs_err::read(objects.get(&(unit.object.clone(), variant))?).ok();
+    let (Some(original), Some(patched)) = (read(Variant::Original), read(Variant::Patched)) else {
+        return true;
+    };
+    match (Object::read(&original), Object::read(&patched)) {
+        (Ok(original), Ok(patched)) => !same_code(&original, &patched),
+        _ => true,
+    }
+}
+
+/// True if all that is loaded, and every name that leads to it, is the same.
+fn same_code(original: &Object<'_>, patched: &Object<'_>) -> bool {
+    // Sections first: they differ soonest.
+    sections(original) == sections(patched) && symbols(original) == symbols(patched)
+}
+
+#[derive(PartialEq, Eq)]
+struct Loaded<'o> {
+    name: &'o [u8],
+    kind: (u32, u64, u64, u64),
+    size: u64,
+    bytes: &'o [u8],
+    relocations: Vec<(u64, u32, i64, Option<Named<'o>>)>,
+}
+
+/// What a symbol is, without its number.
+type Named<'o> = (&'o [u8], Discriminant<Place>, Option<&'o [u8]>, [u64; 2], [u8; 3]);
+
+fn sections<'o>(object: &'o Object<'_>) -> Vec<Loaded<'o>> {
+    let sections = object.sections.iter().filter(|section| section.is_alloc());
+    sections.map(|section| loaded(object, section)).collect()
+}
+
+fn loaded<'o>(object: &'o Object<'_>, section: &'o Section<'_>) -> Loaded<'o> {
+    let relocation = |relocation: &Relocation| {
+        let symbol = relocation.symbol.and_then(|id| object.symbols.get(id.index()));
+        (relocation.offset, relocation.kind, relocation.addend, symbol.map(|symbol| named(object, symbol)))
+    };
+    Loaded {
+        name: &section.name,
+        kind: (section.kind, section.flags, section.align, section.entry_size),
+        size: section.size(),
+        bytes: section.bytes(),
+        relocations: section.relocations.iter().map(relocation).collect(),
+    }
+}
+
+fn named<'o>(object: &'o Object<'_>, symbol: &'o Symbol<'_>) -> Named<'o> {
+    let section = symbol.section().and_then(|id| object.sections.get(id.index()));
+    let place = section.map(|section| section.name.as_ref().as_ref());
+    let kind_of_place = std::mem::discriminant(&symbol.place);
+    (
+        &symbol.name,
+        kind_of_place,
+        place,
+        [symbol.value, symbol.size],
+        [symbol.kind, symbol.binding, symbol.other],
+    )
+}
+
+/// The symbols in their order, but for those of debug sections.
+fn symbols<'o>(object: &'o Object<'_>) -> Vec<Named<'o>> {
+    let of_debug = |symbol: &&Symbol<'_>| {
+        symbol.section().and_then(|id| object.sections.get(id.index())).is_some_and(Section::is_debug)
+    };
+    object.symbols.iter().filter(|symbol| !of_debug(symbol)).map(|symbol| named(object, symbol)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compile(text: &str) -> Vec<u8> {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, object) = (dir.path().join("a.c"), dir.path().join("a.o"));
+        fs_err::write(&source, text).unwrap();
+        let status = std::process::Command::new("gcc")
+            .args(["-g", "-O2", "-ffunction-sections", "-fdata-sections", "-c", "-o"])
+            .args([&object, &source])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        fs_err::read(&object).unwrap()
+    }
+
+    #[test]
+    fn only_what_the_machine_sees_counts() {
+        let original = "int f(void); int g(void); static int v; int *p = &v;\n\
+                        int h(void) { return f() + v; }\nchar *s(void) { return \"a\"; }\n";
+        let object = compile(original);
+        let same = |text: &str| {
+            let other = compile(text);
+            same_code(&Object::read(&object).unwrap(), &Object::read(&other).unwrap())
+        };
+        assert!(same(&format!("\n\nstruct unused {{ int a; }};\n{original}")));
+        for (from, to) in [
+            ("return f()", "return g()"),
+            ("return f() + v", "return f() + 2 * v"),
+            ("\"a\"", "\"b\""),
+            ("int *p = &v", "int *p = &v, q"),
+            ("int h(", "int h2("),
+            ("static int v", "static int v = 1"),
+        ] {
+            assert!(!same(&original.replace(from, to)), "{to}");
+        }
+    }
+}

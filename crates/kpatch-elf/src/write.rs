@@ -111,7 +111,7 @@ impl Object<'_> {
         // Offsets.
         let mut offsets = Vec::with_capacity(self.sections.len());
         for (i, section) in self.sections.iter().enumerate() {
-            let align = section.align.max(1);
+            let align = file_align(section.align);
             offsets.push(match (&section.contents, &groups[i]) {
                 (_, Some(words)) => writer.reserve(words.len() as u64, 4),
                 (Contents::Bytes(_), None) if section.is_klp_rela() => {
@@ -267,6 +267,12 @@ impl Object<'_> {
             Endian::Big => words.iter().flat_map(|w| w.to_be_bytes()).collect(),
         })
     }
+}
+
+/// Alignment in the file of contents that are aligned in memory. The generic ABI asks for none; words that a
+/// reader looks at in place need theirs, and more would only make files large.
+fn file_align(align: u64) -> u64 {
+    1 << align.max(1).trailing_zeros().min(6)
 }
 
 fn info_value(section: &Section<'_>, indexes: &[SectionIndex], symbols: &[SymbolIndex]) -> u32 {

@@ -70,3 +70,18 @@ fn truncated_objects_are_errors() {
         assert!(Object::read(&bytes[..length]).is_err(), "{length} bytes of {}", path.display());
     }
 }
+
+/// An alignment of 16 TiB, or one that is none, must not become padding.
+#[test]
+fn alignment_in_memory_is_not_alignment_in_the_file() {
+    let bytes = std::fs::read(&corpus()[0]).unwrap();
+    for align in [1 << 44, u64::MAX, 3, 0] {
+        let mut object = Object::read(&bytes).unwrap();
+        for section in &mut object.sections {
+            section.align = align;
+        }
+        let written = object.write().unwrap();
+        assert!(written.len() < 2 * bytes.len() + 4096, "{} bytes of {}", written.len(), bytes.len());
+        assert!(Object::read(&written).unwrap().sections.iter().all(|s| s.align == align));
+    }
+}

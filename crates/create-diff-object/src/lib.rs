@@ -17,6 +17,7 @@ mod keys;
 mod lines;
 mod lookup;
 mod names;
+mod pointers;
 mod report;
 mod select;
 mod sizes;
@@ -35,6 +36,7 @@ use kpatch_elf::extract::{self, Manifest};
 use kpatch_elf::{Section, section_type};
 
 pub use error::{Diagnostic, DiffError, SourceLine};
+pub use pointers::{Pointer, pointers_to};
 pub use report::{
     ElementReport, FirstDifference, Reason, Report, SkipReason, Skipped, Status, UnresolvedUse,
 };

@@ -196,7 +196,8 @@ impl Finding {
                  or KPATCH_STATIC_CALL() instead"
             }
             Self::Endbr { .. } => {
-                "call the function directly, or through a pointer that the kernel already has"
+                "call the function directly, or point to a new function of the patch that calls it: with \
+                 indirect branch tracking the processor stops at a function without ENDBR"
             }
             Self::Empty => "the patch changes no code of this configuration",
             Self::Info { .. }

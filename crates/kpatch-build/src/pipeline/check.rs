@@ -1,13 +1,17 @@
 //! The finished module against the shipped kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
+use create_diff_object::{EntrySizes, Pointer};
 use kbuild::symtab::SymbolTable;
 use klp_module::ModuleManifest;
 use klp_module::check::{EntrySites, Finding, Ibt, Target, check};
 use klp_module::vermagic;
 use kpatch_elf::arch::Machine;
 
+use super::compile::{Objects, Variant};
+use super::overlay::Overlay;
 use super::plan::Unit;
 use super::resolve::Resolved;
 use super::shipped::{self, ShippedBytes, Tables};
@@ -24,6 +28,12 @@ pub struct Context<'a> {
     pub tables: &'a Tables<'a>,
     /// The units of the plan, for naming sources.
     pub units: &'a [Unit],
+    /// What was compiled of them.
+    pub objects: &'a Objects,
+    /// Sizes of special sections' entries.
+    pub sizes: &'a EntrySizes,
+    /// The patched sources.
+    pub overlay: &'a Overlay,
     /// The machine.
     pub machine: Machine,
 }
@@ -100,6 +110,16 @@ fn unreadable(object: &str, error: &dyn std::fmt::Display) -> Error {
 
 fn explain(context: &Context<'_>, manifest: &ModuleManifest, finding: &Finding) -> Error {
     let mut error = Error::new(Phase::Check, finding.code(), finding).remedy(finding.remedy());
+    if let Finding::Endbr { name, .. } = finding
+        && let Some(pointer) = pointer_to(context, name)
+    {
+        error = error.function(pointer.holder);
+        if let Some(source) = pointer.source {
+            let file = context.overlay.to_source(Path::new(&source.file));
+            error = error.file(file).line(source.line).text(context.overlay.source_of(file));
+        }
+        return error;
+    }
     if let Some(subject) = finding.subject() {
         let function = manifest.functions().find(|(_, f)| f.name == subject || f.symbol == subject);
         let unit = function
@@ -110,4 +130,15 @@ fn explain(context: &Context<'_>, manifest: &ModuleManifest, finding: &Finding) 
         error = error.function(subject);
     }
     error
+}
+
+/// Where the patch takes the address of a function. The shipped kernel takes it nowhere, or the function would have its
+/// ENDBR, so the first place is the patch's.
+fn pointer_to(context: &Context<'_>, function: &str) -> Option<Pointer> {
+    context.units.iter().find_map(|unit| {
+        let object = context.objects.get(&(unit.object.clone(), Variant::Patched))?;
+        // Without the object, the message lacks the place.
+        let bytes = fs_err::read(object).ok()?;
+        create_diff_object::pointers_to(&bytes, context.sizes, function).into_iter().next()
+    })
 }

@@ -17,6 +17,7 @@ pub mod shipped;
 
 use std::path::{Component, Path, PathBuf};
 
+use create_diff_object::EntrySizes;
 use kbuild::object_tree::ObjectTree;
 use kbuild::root::Root;
 use klp_module::hook::{self, Provenance};
@@ -29,7 +30,7 @@ use crate::options::Options;
 use crate::originals::Originals;
 use crate::patch::{self, PatchFile};
 use crate::workspace::Workspace;
-use compile::Variant;
+use compile::{Objects, Variant};
 use overlay::Overlay;
 use plan::Unit;
 use resolve::Resolved;
@@ -134,7 +135,16 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
     let names = linked.manifest.objects.iter().map(|object| object.name.clone()).collect();
     events(Event::Step(Step::PatchedObjects { objects: names }));
 
-    let maker = Maker { options, events, resolved: &resolved, patches: &patches, units: &units };
+    let maker = Maker {
+        options,
+        events,
+        resolved: &resolved,
+        patches: &patches,
+        units: &units,
+        objects: &objects,
+        sizes: &sizes,
+        overlay: &overlay,
+    };
     let module = maker.module(&linked, &tree, &root, &bytes, &tables, &work.directory("module")?)?;
     let path = phase(Phase::Publish, events, || publish::run(&options.output, &options.module_name, &module))
         .map_err(one)?;
@@ -222,6 +232,9 @@ struct Maker<'a> {
     resolved: &'a Resolved,
     patches: &'a [PatchFile],
     units: &'a [Unit],
+    objects: &'a Objects,
+    sizes: &'a EntrySizes,
+    overlay: &'a Overlay,
 }
 
 impl Maker<'_> {
@@ -277,6 +290,9 @@ impl Maker<'_> {
             bytes,
             tables,
             units: self.units,
+            objects: self.objects,
+            sizes: self.sizes,
+            overlay: self.overlay,
             machine: linked.object.machine,
         };
         phase(Phase::Check, events, || check::run(&context, &converted, name, &linked.manifest, events))?;

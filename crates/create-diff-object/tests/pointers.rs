@@ -1,0 +1,44 @@
+//! Where the address of a function is taken.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+use create_diff_object::{EntrySizes, pointers_to};
+use kpatch_elf::arch::Machine;
+
+const SOURCE: &str = "\
+int known(int);
+int called(void) { return known(1) + known(2); }
+int (*pointed(void))(int) {
+    return known;
+}
+int (*table[])(int) = { known };
+";
+
+#[test]
+fn pointers_are_told_from_calls() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("a.c"), SOURCE).unwrap();
+    let output = Command::new("gcc-12")
+        .args([
+            "-O2",
+            "-g1",
+            "-mcmodel=kernel",
+            "-fno-pic",
+            "-ffunction-sections",
+            "-fdata-sections",
+            "-c",
+            "-o",
+        ])
+        .args([at("a.o"), at("a.c")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let object = std::fs::read(at("a.o")).unwrap();
+    let found = pointers_to(&object, &EntrySizes::builtin(Machine::X86_64), "known");
+    let found: Vec<(&str, Option<u64>)> =
+        found.iter().map(|p| (p.holder.as_str(), p.source.as_ref().map(|s| s.line))).collect();
+    assert_eq!(found, [("pointed", Some(4)), ("table", None)]);
+}

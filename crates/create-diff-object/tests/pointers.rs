@@ -10,8 +10,9 @@ use kpatch_elf::arch::Machine;
 const SOURCE: &str = "\
 int known(int);
 int called(void) { return known(1) + known(2); }
-int (*pointed(void))(int) {
-    return known;
+int take(int (*)(int));
+int pointed(void) {
+    return take(known) + 1;
 }
 int (*table[])(int) = { known };
 ";
@@ -40,5 +41,5 @@ fn pointers_are_told_from_calls() {
     let found = pointers_to(&object, &EntrySizes::builtin(Machine::X86_64), "known");
     let found: Vec<(&str, Option<u64>)> =
         found.iter().map(|p| (p.holder.as_str(), p.source.as_ref().map(|s| s.line))).collect();
-    assert_eq!(found, [("pointed", Some(4)), ("table", None)]);
+    assert_eq!(found, [("pointed", Some(5)), ("table", None)]);
 }

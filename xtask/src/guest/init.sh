@@ -117,6 +117,12 @@ stalled_tasks() {
     quote /tmp/out
 }
 
+# What the kernel still knows of the module when it is gone: traced functions, messages of dynamic debug.
+leftovers() {
+    cat /sys/kernel/tracing/enabled_functions 2>/dev/null
+    grep -F "[$MODULE]" /proc/dynamic_debug/control 2>/dev/null
+}
+
 unload_patch() {
     if [ -e "$LP" ]; then
         echo 0 >"$LP/enabled"
@@ -131,6 +137,12 @@ unload_patch() {
         if ! wait_for 10 module_gone; then
             quote /tmp/out
             bad unload "the module cannot be removed"
+            return 1
+        fi
+        leftovers >/tmp/out
+        if [ -s /tmp/out ]; then
+            quote /tmp/out
+            bad unload "something of the module is left behind"
             return 1
         fi
         ok unload

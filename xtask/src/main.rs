@@ -6,6 +6,7 @@ mod corpus;
 mod cpio;
 mod demo;
 mod error;
+mod fuzz;
 mod generate;
 mod guest;
 mod kallsyms;
@@ -38,6 +39,8 @@ enum Chore {
     Corpus(corpus::Arguments),
     /// Measure kpatch-build beside what cannot be had faster.
     Bench(bench::Arguments),
+    /// Look for inputs that break the object reader or the differ, with libFuzzer.
+    Fuzz(fuzz::Arguments),
     /// Run all tests, on this machine and on stock kernels under QEMU.
     Test(test::Arguments),
     /// Write the man page and the completions anew, after the command line has changed.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Corpus(arguments) => corpus::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Generate => generate::run(),
     };

@@ -4,7 +4,7 @@ use crate::builder::{Builder, Built};
 use crate::error::{Error, Result};
 use crate::guest::{self, Outcome};
 use crate::series::{self, Case, Series};
-use crate::{kallsyms, kernels, qemu, selfcheck, tools};
+use crate::{fuzz, kallsyms, kernels, qemu, selfcheck, tools};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Formatting, lints and the tests of all crates; the names of those that fail.
+/// Formatting, lints, the tests of all crates and a minute of fuzzing; the names of those that fail.
 fn checks() -> Vec<&'static str> {
     let steps: [(&str, &[&str]); 3] = [
         ("cargo fmt", &["fmt", "--all", "--check"]),
@@ -124,6 +124,11 @@ fn checks() -> Vec<&'static str> {
         if !run.is_ok_and(|output| output.status.success()) {
             failed.push(name);
         }
+    }
+    println!("cargo xtask fuzz");
+    if let Err(error) = fuzz::run(&fuzz::GATE) {
+        println!("{error}");
+        failed.push("cargo xtask fuzz");
     }
     failed
 }

@@ -18,8 +18,9 @@ const fn tool(provides: &'static str, package: &'static str, why: &'static str) 
 }
 
 /// What kpatch-build and the chores run. The kernel's own programs are built of its kbuild package.
-const TOOLS: [Tool; 17] = [
+const TOOLS: [Tool; 18] = [
     tool("gcc", "gcc", "compiles kernel code and the kernel's build tools"),
+    tool("g++", "g++", "the fuzzer's run time is compiled with it"),
     tool("gcc-12", "gcc-12", "compiled the kernels of Debian 12"),
     tool("make", "make", "runs kbuild"),
     tool("flex", "flex", "kbuild's tools are built with it"),

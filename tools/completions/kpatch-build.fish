@@ -8,6 +8,7 @@ complete -c kpatch-build -s t -l target -d 'Patch only this: `vmlinux`, `modules
 complete -c kpatch-build -s n -l name -d 'Name of the module [default: `livepatch-` and the name of the patch file]' -r
 complete -c kpatch-build -s o -l output -d 'Directory for the module [default: the current directory]' -r -f -a "(__fish_complete_directories)"
 complete -c kpatch-build -l fuzz -d 'Lines of context that may differ where a patch is applied' -r
+complete -c kpatch-build -l skip-data-changes -d 'Leave out changes of the initial values of these data; the running kernel keeps the old ones (repeatable)' -r
 complete -c kpatch-build -s j -l jobs -d 'Number of commands to run at once [default: number of processors]' -r
 complete -c kpatch-build -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
 always\t'Always'
@@ -20,6 +21,7 @@ complete-fish\t'Completions for fish'"
 complete -c kpatch-build -l refresh -d 'Look the release up again, although an earlier run found it'
 complete -c kpatch-build -s R -l non-replace -d 'Do not replace live patches that are loaded already'
 complete -c kpatch-build -l skip-compiler-check -d 'Go on where a compiled original is not proven equal to the kernel, or the compiler differs'
+complete -c kpatch-build -l skip-init-changes -d 'Leave out changes of code and data that the kernel frees after start, which have no effect any more'
 complete -c kpatch-build -s d -l debug -d 'Print more, keep the work files; twice: also every command'
 complete -c kpatch-build -l skip-cleanup -d 'Keep the work files'
 complete -c kpatch-build -l quiet -d 'Print errors and warnings only'

@@ -123,12 +123,32 @@ impl Failure {
         if self.errors.iter().any(|e| e.error.exit_status() == 2) { 2 } else { 1 }
     }
 
-    /// True if both versions have to be compiled again with `asm-generic/runtime-const.h` included first,
-    /// and nothing else is wrong.
-    pub fn needs_runtime_const_shim(&self) -> bool {
-        !self.errors.is_empty()
-            && self.errors.iter().all(|e| matches!(e.error, DiffError::RuntimeConstant { .. }))
+    /// What compiling both versions anew, with that read from variables, would overcome.
+    pub fn overcome_by(&self) -> Overcome {
+        Overcome {
+            runtime_constants: self
+                .errors
+                .iter()
+                .any(|e| matches!(e.error, DiffError::RuntimeConstant { .. })),
+            static_keys: self.errors.iter().any(|e| matches!(e.error, DiffError::JumpLabel { .. })),
+        }
     }
+
+    /// The errors that compiling anew would not overcome.
+    pub fn lasting(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.errors
+            .iter()
+            .filter(|e| !matches!(e.error, DiffError::RuntimeConstant { .. } | DiffError::JumpLabel { .. }))
+    }
+}
+
+/// What stands in the way as the kernel would have to write it into code, which it does for no live patch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overcome {
+    /// Runtime constants: `asm-generic/runtime-const.h` reads variables.
+    pub runtime_constants: bool,
+    /// Static keys of a module.
+    pub static_keys: bool,
 }
 
 /// Compares two versions of an object.
@@ -230,7 +250,7 @@ fn compare(
     report.skipped = left
         .iter()
         .map(|&(id, reason)| Skipped {
-            name: patched.name(id),
+            name: skip::name(patched, id),
             section: patched.section(id).name.to_string(),
             reason,
             source: place(id, patched.element(id).origin),

@@ -15,6 +15,12 @@ use crate::unit::{ElementId, Kind, Target, Unit};
 /// Something that is left out, and why.
 pub(crate) type Left = (ElementId, SkipReason);
 
+/// The name that the source gave: the entry points of a module are aliases of functions with names of their own.
+pub(crate) fn name(unit: &Unit<'_>, id: ElementId) -> String {
+    let entry = |name: &BStr| matches!(name.as_bytes(), b"init_module" | b"cleanup_module");
+    unit.names(id).find(|name| !entry(name)).map_or_else(|| unit.name(id), ToString::to_string)
+}
+
 /// Makes changed data of these names count as unchanged; returns them.
 pub(crate) fn data(patched: &Unit<'_>, names: &[String], statuses: &mut Statuses) -> Vec<Left> {
     let mut left = Vec::new();

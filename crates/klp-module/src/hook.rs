@@ -220,6 +220,9 @@ fn source(manifest: &ModuleManifest, provenance: &Provenance, replace: bool) -> 
     for patch in &provenance.patches {
         info("kpatch_patch", &format!("blake3:{} {}", patch.blake3, patch.subject));
     }
+    for skipped in &provenance.skipped {
+        info("kpatch_skipped", skipped);
+    }
     for (object, function) in manifest.functions() {
         info("kpatch_function", &format!("{}:{},{}", object.name, function.name, function.sympos));
     }

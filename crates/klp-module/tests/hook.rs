@@ -32,6 +32,7 @@ fn note_and_modinfo_say_where_the_module_comes_from() {
         "import_ns=NS",
         "kpatch_version=1.0",
         "kpatch_target_build_id=00ff",
+        "kpatch_skipped=vmlinux:setup .init.text",
         "kpatch_function=vmlinux:show,0",
         "kpatch_function=xfs:read_inode,0",
         &format!("kpatch_patch=blake3:{} [PATCH] say \"two\" words", patch.blake3),

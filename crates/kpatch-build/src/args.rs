@@ -134,6 +134,14 @@ pub struct Args {
     #[arg(long, alias = "skip-gcc-check", help_heading = "Build")]
     pub skip_compiler_check: bool,
 
+    /// Leave out changes of code and data that the kernel frees after start, which have no effect any more
+    #[arg(long, help_heading = "Build")]
+    pub skip_init_changes: bool,
+
+    /// Leave out changes of the initial values of these data; the running kernel keeps the old ones (repeatable)
+    #[arg(long, value_name = "SYMBOL", value_delimiter = ',', help_heading = "Build")]
+    pub skip_data_changes: Vec<String>,
+
     /// Number of commands to run at once [default: number of processors]
     #[arg(short, long, value_name = "N", help_heading = "Build")]
     pub jobs: Option<NonZeroUsize>,
@@ -239,6 +247,10 @@ mod tests {
 
     #[test]
     fn long_options_may_be_shortened() {
+        assert_eq!(
+            parse("--skip-data-changes a,b --skip-data-changes c x").unwrap().skip_data_changes.len(),
+            3
+        );
         assert!(parse("--skip-clean --skip-comp x").unwrap().skip_cleanup);
     }
 

@@ -244,6 +244,19 @@ pub enum Event {
         /// The function.
         name: String,
     },
+    /// A change is left out of the module, as it would have no effect.
+    Skipped {
+        /// The unit.
+        unit: PathBuf,
+        /// The function or datum.
+        name: String,
+        /// Its section.
+        section: String,
+        /// Its place in the patched source.
+        place: Option<String>,
+        /// Why it would have no effect.
+        why: &'static str,
+    },
     /// A unit compiles to the same code with and without the patches.
     Unchanged {
         /// The unit.

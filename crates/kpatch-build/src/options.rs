@@ -39,6 +39,8 @@ pub struct Options {
     pub fuzz: usize,
     /// Whether differences from the shipped kernel are warnings only.
     pub skip_compiler_check: bool,
+    /// Changes to be left out.
+    pub skip: Skip,
     /// Commands to run at once.
     pub jobs: NonZeroUsize,
     /// How often `--debug` was given.
@@ -55,6 +57,15 @@ pub struct Options {
     pub environment: Environment,
     /// How the run is shown.
     pub display: Display,
+}
+
+/// Changes that cannot take effect and are left out of the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skip {
+    /// Code and data that the kernel frees after start.
+    pub init: bool,
+    /// Initial values of these data.
+    pub data: Vec<String>,
 }
 
 /// How the run is shown.
@@ -278,6 +289,7 @@ impl Options {
             replace: !args.non_replace,
             fuzz: args.fuzz,
             skip_compiler_check: args.skip_compiler_check,
+            skip: Skip { init: args.skip_init_changes, data: args.skip_data_changes.clone() },
             jobs: args.jobs.or(file.jobs).unwrap_or_else(processors),
             debug: args.debug,
             keep: args.debug > 0 || args.skip_cleanup,

@@ -50,6 +50,9 @@ pub struct Provenance {
     pub build_id: Option<String>,
     /// The patch files.
     pub patches: Vec<PatchFile>,
+    /// Changes of the patches that are left out: object, function or datum, and section.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
     /// Version of the tool.
     pub version: String,
 }

@@ -137,6 +137,7 @@ pub(crate) fn provenance() -> Provenance {
         release: RELEASE.to_owned(),
         build_id: Some("00ff".to_owned()),
         patches: vec![PatchFile::new("fix.patch", b"Subject: [PATCH] say \"two\"\n words\n\n--- a/x\n")],
+        skipped: vec!["vmlinux:setup .init.text".to_owned()],
         version: "1.0".to_owned(),
     }
 }

@@ -121,13 +121,43 @@ pub struct Job<'a> {
     pub unit: &'a Unit,
     /// The variant.
     pub variant: Variant,
-    /// Runtime constants become ordinary variable reads, see [`super::diff`].
-    pub plain_runtime_constants: bool,
+    /// What becomes ordinary variable reads.
+    pub plain: Plain,
+}
+
+/// What the kernel would have to write into code, and code of a live patch reads from variables instead; see
+/// [`super::diff`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plain {
+    /// Runtime constants.
+    pub runtime_constants: bool,
+    /// Static keys.
+    pub static_keys: bool,
+}
+
+impl Plain {
+    /// Headers to be included first.
+    fn headers(self, context: &Context<'_>) -> Vec<PathBuf> {
+        // Since 6.12 (`asm/runtime-const.h`) code holds placeholders that boot fixes up in vmlinux only. The
+        // generic header has the same include guard and reads the variables instead.
+        let constants = self.runtime_constants.then(|| context.source.join(RUNTIME_CONSTANTS));
+        let keys = self.static_keys.then(|| context.headers.join(klp_module::headers::STATIC_KEYS.0));
+        constants.into_iter().chain(keys).collect()
+    }
+
+    fn suffix(self) -> &'static str {
+        match (self.runtime_constants, self.static_keys) {
+            (false, false) => "",
+            (true, false) => "-plain-constants",
+            (false, true) => "-plain-keys",
+            (true, true) => "-plain",
+        }
+    }
 }
 
 /// These variants of all units.
 pub fn jobs<'u>(units: &'u [Unit], variants: &[Variant]) -> Vec<Job<'u>> {
-    let job = |unit, &variant| Job { unit, variant, plain_runtime_constants: false };
+    let job = |unit, &variant| Job { unit, variant, plain: Plain::default() };
     variants.iter().flat_map(|variant| units.iter().map(move |unit| job(unit, variant))).collect()
 }
 
@@ -143,11 +173,8 @@ pub fn command(context: &Context<'_>, job: Job<'_>) -> CompileCommand {
     let mut command = unit.compile.clone().without_dependency_file().without_debug_information();
     if job.variant != Variant::Shipped {
         let mut first = vec![format!("-I{}", context.headers.display())];
-        if job.plain_runtime_constants {
-            // Since 6.12 (`asm/runtime-const.h`) code holds placeholders that boot fixes up in vmlinux
-            // only. The generic header has the same include guard and reads the variables instead.
-            let shim = context.source.join(RUNTIME_CONSTANTS);
-            first.extend(["-include".to_owned(), shim.display().to_string()]);
+        for header in job.plain.headers(context) {
+            first.extend(["-include".to_owned(), header.display().to_string()]);
         }
         command = command.with_last(DIFF_OPTIONS).with_last([context.debug.option()]).with_last(first);
     }
@@ -207,8 +234,7 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
         Variant::Original => "original",
         Variant::Patched => "patched",
     };
-    let shim = if job.plain_runtime_constants { "-plain" } else { "" };
-    let output = context.output.join(format!("{name}{shim}")).join(&job.unit.object);
+    let output = context.output.join(format!("{name}{}", job.plain.suffix())).join(&job.unit.object);
     let io = |error: std::io::Error| {
         Error::new(Phase::Compile, "io", format!("cannot write {}", output.display()))
             .cause(error)

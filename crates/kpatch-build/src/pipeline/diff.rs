@@ -1,16 +1,20 @@
 //! Object pairs to extracts.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use create_diff_object::{Diagnostic, EntrySizes, Failure, Input, Outcome, Report};
+use create_diff_object::{
+    Diagnostic, DiffError, EntrySizes, Failure, Input, Outcome, Report, SkipReason, Skipped, SourceLine,
+};
 use rayon::prelude::*;
 
-use super::compile::{self, Context, Job, Objects, Variant};
+use super::compile::{self, Context, Job, Objects, Plain, Variant};
 use super::plan::Unit;
 use super::shipped::{ShippedBytes, Tables};
 use crate::cache::{Cache, KeyBuilder};
 use crate::error::Error;
 use crate::events::{Change, Event, Events, Phase};
+use crate::options::Skip;
 
 /// What changed in one unit.
 pub struct Extract {
@@ -32,63 +36,143 @@ pub struct Shipped<'a> {
     pub sizes: &'a EntrySizes,
 }
 
+/// What comparing all units found.
+pub struct Differences {
+    /// What changed, in the order of the units.
+    pub extracts: Vec<Extract>,
+    /// What is left out, for the module's record: `OBJECT:NAME SECTION`.
+    pub skipped: Vec<String>,
+}
+
 /// Compares all units. An error where nothing changed at all.
 pub fn run(
     context: &Context<'_>,
     units: &[Unit],
     objects: &Objects,
     shipped: &Shipped<'_>,
+    skip: &Skip,
     events: Events<'_>,
-) -> Result<Vec<Extract>, Vec<Error>> {
-    let results: Vec<Result<Option<Extract>, Vec<Error>>> =
-        units.par_iter().map(|unit| one(context, unit, objects, shipped, events)).collect();
-    let mut extracts = Vec::new();
+) -> Result<Differences, Vec<Error>> {
+    let results: Vec<Result<Outcome, Vec<Error>>> =
+        units.par_iter().map(|unit| one(context, unit, objects, shipped, skip, events)).collect();
+    let mut found = Differences { extracts: Vec::new(), skipped: Vec::new() };
+    let mut values = BTreeSet::new();
     let mut errors = Vec::new();
     for (unit, result) in units.iter().zip(results) {
-        match result {
-            Ok(Some(extract)) => {
-                tell(&extract, events);
-                extracts.push(extract);
+        let report = match &result {
+            Ok(Outcome::Unchanged(report)) => report,
+            Ok(Outcome::Extract(extract)) => &extract.report,
+            Err(more) => {
+                errors.extend(more.iter().cloned());
+                continue;
             }
-            Ok(None) => events(Event::Unchanged { unit: unit.object.clone() }),
-            Err(found) => errors.extend(found),
+        };
+        for skipped in &report.skipped {
+            events(left_out(context, unit, skipped));
+            found.skipped.push(format!("{}:{} {}", unit.owner, skipped.name, skipped.section));
+            if skipped.reason == SkipReason::Value {
+                values.insert(skipped.name.clone());
+            }
+        }
+        match result {
+            Ok(Outcome::Extract(extract)) => {
+                tell(unit, &extract.report, events);
+                let (unit, bytes, report) = (unit.object.clone(), extract.bytes, extract.report);
+                found.extracts.push(Extract { unit, bytes, report });
+            }
+            _ => events(Event::Unchanged { unit: unit.object.clone() }),
         }
     }
-    if errors.is_empty() && extracts.is_empty() {
-        errors.push(
-            Error::new(Phase::Diff, "no-change", "no functional changes found")
-                .cause(
-                    "every unit compiles to the same code with and without the patches, line numbers aside",
-                )
-                .remedy("check that the patch changes code that this kernel's configuration compiles"),
-        );
+    if !errors.is_empty() {
+        return Err(errors);
     }
-    if errors.is_empty() { Ok(extracts) } else { Err(errors) }
+    for name in skip.data.iter().filter(|name| !values.contains(*name)) {
+        events(Event::warning(format!(
+            "--skip-data-changes {name}: the patch changes no datum of that name"
+        )));
+    }
+    if found.extracts.is_empty() {
+        return Err(vec![nothing(&found.skipped)]);
+    }
+    Ok(found)
 }
 
+fn nothing(skipped: &[String]) -> Error {
+    if skipped.is_empty() {
+        return Error::new(Phase::Diff, "no-change", "no functional changes found")
+            .cause("every unit compiles to the same code with and without the patches, line numbers aside")
+            .remedy("check that the patch changes code that this kernel's configuration compiles");
+    }
+    Error::new(Phase::Diff, "all-left-out", "nothing remains to be patched")
+        .cause(format!("all that the patch changes is left out: {}", skipped.join(", ")))
+        .remedy("boot the corrected kernel, or unload the module and load the corrected one")
+}
+
+/// What stands in the way of a change that is left out.
+fn left_out(context: &Context<'_>, unit: &Unit, skipped: &Skipped) -> Event {
+    let why = match skipped.reason {
+        SkipReason::Start => "it has run, and its memory is freed",
+        SkipReason::Exit => {
+            "it runs only when the module is unloaded, and has no entry that livepatch could use"
+        }
+        SkipReason::Value => "the running kernel keeps the value that the datum has",
+    };
+    let place = |source: &SourceLine| {
+        format!("{}:{}", context.overlay.to_source(Path::new(&source.file)).display(), source.line)
+    };
+    Event::Skipped {
+        unit: unit.object.clone(),
+        name: skipped.name.clone(),
+        section: skipped.section.clone(),
+        place: skipped.source.as_ref().map(place),
+        why,
+    }
+}
+
+/// Compares a unit. The code that the kernel runs is what is compared; where the new code cannot be used as it is
+/// because the kernel would have to write into it, it is compiled anew to read variables.
 fn one(
     context: &Context<'_>,
     unit: &Unit,
     objects: &Objects,
     shipped: &Shipped<'_>,
+    skip: &Skip,
     events: Events<'_>,
-) -> Result<Option<Extract>, Vec<Error>> {
-    match compare(context, unit, objects, shipped)? {
-        Ok(outcome) => Ok(extract(unit, outcome)),
-        // The code that the kernel runs was compared; what is extracted reads the constants as variables.
-        Err(failure) if failure.needs_runtime_const_shim() => {
-            let jobs = [Variant::Original, Variant::Patched].map(|variant| Job {
-                unit,
-                variant,
-                plain_runtime_constants: true,
-            });
-            let objects = compile::run(context, &jobs, events)?;
-            match compare(context, unit, &objects, shipped)? {
-                Ok(outcome) => Ok(extract(unit, outcome)),
-                Err(failure) => Err(errors(context, unit, &failure)),
+) -> Result<Outcome, Vec<Error>> {
+    let options = create_diff_object::Options {
+        skip_init: skip.init,
+        skip_data: &skip.data,
+        ..create_diff_object::Options::default()
+    };
+    let failure = match compare(context, unit, objects, shipped, options)? {
+        Ok(outcome) => return Ok(outcome),
+        Err(failure) => failure,
+    };
+    let lasting: Vec<Error> = failure.lasting().map(|d| error(context, unit, d)).collect();
+    if !lasting.is_empty() {
+        return Err(lasting);
+    }
+    let overcome = failure.overcome_by();
+    let plain = Plain { runtime_constants: overcome.runtime_constants, static_keys: overcome.static_keys };
+    let jobs = [Variant::Original, Variant::Patched].map(|variant| Job { unit, variant, plain });
+    let objects = compile::run(context, &jobs, events)?;
+    // What changed in the code that the kernel runs is replaced in any case: the other form may have been inlined
+    // differently.
+    let options = create_diff_object::Options { also_changed: &failure.report.changed, ..options };
+    match compare(context, unit, &objects, shipped, options)? {
+        Ok(outcome) => {
+            if plain.static_keys {
+                events(Event::note(format!(
+                    "{}: replaced functions read static keys as variables, since keys of a module are among them",
+                    unit.object.display()
+                )));
             }
+            Ok(outcome)
         }
-        Err(failure) => Err(errors(context, unit, &failure)),
+        Err(again) => {
+            let errors = if plain.static_keys { &failure } else { &again };
+            Err(errors.errors.iter().map(|d| error(context, unit, d)).collect())
+        }
     }
 }
 
@@ -98,6 +182,7 @@ fn compare(
     unit: &Unit,
     objects: &Objects,
     shipped: &Shipped<'_>,
+    options: create_diff_object::Options<'_>,
 ) -> Result<Result<Outcome, Failure>, Vec<Error>> {
     let missing = |what: &str| {
         vec![Error::new(Phase::Diff, "missing", format!("{what} is missing")).file(&unit.source)]
@@ -120,41 +205,28 @@ fn compare(
         exports: &shipped.files.exports,
         sizes: shipped.sizes,
         source_trees: &trees.each_ref().map(String::as_str),
-        options: create_diff_object::Options::default(),
+        options,
     }))
 }
 
-fn extract(unit: &Unit, outcome: Outcome) -> Option<Extract> {
-    match outcome {
-        Outcome::Unchanged(_) => None,
-        Outcome::Extract(extract) => {
-            Some(Extract { unit: unit.object.clone(), bytes: extract.bytes, report: extract.report })
-        }
-    }
-}
-
-fn tell(extract: &Extract, events: Events<'_>) {
+fn tell(unit: &Unit, report: &Report, events: Events<'_>) {
     let changed =
-        |change, name: &String| Event::Changed { unit: extract.unit.clone(), change, name: name.clone() };
-    for name in &extract.report.changed {
+        |change, name: &String| Event::Changed { unit: unit.object.clone(), change, name: name.clone() };
+    for name in &report.changed {
         events(changed(Change::ChangedFunction, name));
     }
-    for name in &extract.report.new {
+    for name in &report.new {
         events(changed(Change::NewFunction, name));
     }
-    for warning in &extract.report.warnings {
-        events(Event::warning(format!("{}: {warning}", extract.unit.display())));
+    for warning in &report.warnings {
+        events(Event::warning(format!("{}: {warning}", unit.object.display())));
     }
-}
-
-fn errors(context: &Context<'_>, unit: &Unit, failure: &Failure) -> Vec<Error> {
-    failure.errors.iter().map(|diagnostic| error(context, unit, diagnostic)).collect()
 }
 
 fn error(context: &Context<'_>, unit: &Unit, diagnostic: &Diagnostic) -> Error {
     let mut error = Error::new(Phase::Diff, diagnostic.error.code(), &diagnostic.error)
         .file(&unit.source)
-        .remedy(diagnostic.error.remedy());
+        .remedy(remedy(&diagnostic.error));
     if let Some(source) = &diagnostic.source {
         let file = context.overlay.to_source(Path::new(&source.file));
         error = error.file(file).line(source.line).text(context.overlay.source_of(file));
@@ -163,6 +235,19 @@ fn error(context: &Context<'_>, unit: &Unit, diagnostic: &Diagnostic) -> Error {
         error = error.function(element);
     }
     error
+}
+
+fn remedy(error: &DiffError) -> String {
+    let remedy = error.remedy();
+    match error {
+        DiffError::Init { .. } | DiffError::Registration { .. } => {
+            format!("{remedy}, or leave the change out with --skip-init-changes")
+        }
+        DiffError::ChangedData { name, .. } => {
+            format!("{remedy}, or leave the change out with --skip-data-changes {name}")
+        }
+        _ => remedy.to_owned(),
+    }
 }
 
 /// Sizes of special sections' entries, from the kernel's debug information; kept in the cache, since they

@@ -1,9 +1,12 @@
 //! Extracts to one object.
 
+use std::path::Path;
+
 use kbuild::symvers::Symvers;
 use klp_module::link::{self, Extract, LinkError, Linked};
 
 use super::diff;
+use super::overlay::Overlay;
 use super::plan::Unit;
 use crate::error::Error;
 use crate::events::Phase;
@@ -13,26 +16,59 @@ pub fn run<'e>(
     extracts: &'e [diff::Extract],
     units: &[Unit],
     exports: &Symvers,
+    overlay: &Overlay,
 ) -> Result<Linked<'e>, Vec<Error>> {
+    let explain = |error: &LinkError| explain(error, extracts, units, overlay);
     let mut read = Vec::new();
     let mut errors = Vec::new();
     for extract in extracts {
         match Extract::read(&extract.bytes, &extract.unit.display().to_string()) {
             Ok(extract) => read.push(extract),
-            Err(error) => errors.push(explain(&error, units)),
+            Err(error) => errors.push(explain(&error)),
         }
     }
     if !errors.is_empty() {
         return Err(errors);
     }
-    link::link(&read, exports).map_err(|errors| errors.iter().map(|error| explain(error, units)).collect())
+    link::link(&read, exports).map_err(|errors| errors.iter().map(explain).collect())
 }
 
-fn explain(error: &LinkError, units: &[Unit]) -> Error {
+fn explain(error: &LinkError, extracts: &[diff::Extract], units: &[Unit], overlay: &Overlay) -> Error {
     let mut out = Error::new(Phase::Link, error.code(), error).remedy(error.remedy());
     let unit = error.unit().and_then(|name| units.iter().find(|unit| unit.object.as_os_str() == name));
     if let Some(unit) = unit {
         out = out.file(&unit.source);
     }
-    out
+    match error {
+        LinkError::Unresolved { unit, symbol } => {
+            let mut uses = extracts
+                .iter()
+                .filter(|extract| extract.unit.as_os_str() == unit.as_str())
+                .flat_map(|extract| &extract.report.unresolved_uses);
+            let Some(used) = uses.find(|used| used.symbol == *symbol) else { return out };
+            out = out.function(&used.by);
+            if let Some(source) = &used.source {
+                let file = overlay.to_source(Path::new(&source.file));
+                out = out.file(file).line(source.line).text(overlay.source_of(file));
+            }
+            out
+        }
+        LinkError::Empty => only_additions(out, extracts),
+        _ => out,
+    }
+}
+
+/// Says what there is where nothing is replaced.
+fn only_additions(error: Error, extracts: &[diff::Extract]) -> Error {
+    let added: Vec<&str> = extracts.iter().flat_map(|e| &e.report.new).map(String::as_str).collect();
+    if added.is_empty() {
+        return error;
+    }
+    error
+        .cause(format!(
+            "it only adds {}, which nothing in the running kernel calls; modules that exist do not know of it \
+             either, even if it is exported",
+            added.join(", ")
+        ))
+        .remedy("add the patch of the code that is to use it, or leave it out")
 }

@@ -130,8 +130,10 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
 
     events(Event::Step(Step::Extracting));
     let shipped = diff::Shipped { tables: &tables, files: &bytes, sizes: &sizes };
-    let extracts = phase(Phase::Diff, events, || diff::run(&context, &units, &objects, &shipped, events))?;
-    let linked = phase(Phase::Link, events, || link::run(&extracts, &units, &bytes.exports))?;
+    let diff::Differences { extracts, skipped } = phase(Phase::Diff, events, || {
+        diff::run(&context, &units, &objects, &shipped, &options.skip, events)
+    })?;
+    let linked = phase(Phase::Link, events, || link::run(&extracts, &units, &bytes.exports, &overlay))?;
     let names = linked.manifest.objects.iter().map(|object| object.name.clone()).collect();
     events(Event::Step(Step::PatchedObjects { objects: names }));
 
@@ -140,6 +142,7 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         events,
         resolved: &resolved,
         patches: &patches,
+        skipped: &skipped,
         units: &units,
         objects: &objects,
         sizes: &sizes,
@@ -232,6 +235,7 @@ struct Maker<'a> {
     resolved: &'a Resolved,
     patches: &'a [PatchFile],
     units: &'a [Unit],
+    skipped: &'a [String],
     objects: &'a Objects,
     sizes: &'a EntrySizes,
     overlay: &'a Overlay,
@@ -325,6 +329,7 @@ impl Maker<'_> {
             release: self.resolved.kernel.release.clone(),
             build_id: bytes.build_id(),
             patches,
+            skipped: self.skipped.to_vec(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

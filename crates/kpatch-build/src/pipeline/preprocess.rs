@@ -14,7 +14,7 @@ use kbuild::object_tree::UnitCommand;
 use kbuild::units::Unpatchable;
 use rayon::prelude::*;
 
-use super::compile::{self, Context, Job, Variant};
+use super::compile::{self, Context, Job, Plain, Variant};
 use super::plan::{self, Unit};
 use super::resolve::tree_error;
 use crate::cache::{Key, KeyBuilder};
@@ -162,7 +162,7 @@ impl Search<'_> {
     }
 
     fn words(&self, unit: &Unit, variant: Variant) -> Vec<String> {
-        let job = Job { unit, variant, plain_runtime_constants: false };
+        let job = Job { unit, variant, plain: Plain::default() };
         compile::command(self.context, job).preprocessing_words()
     }
 

@@ -80,6 +80,16 @@ struct Unit {
     proven: Option<usize>,
     undecided: Option<usize>,
     changes: Vec<Changed>,
+    /// Changes that are left out.
+    skipped: Vec<Skipped>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Skipped {
+    name: String,
+    section: String,
+    place: Option<String>,
+    why: &'static str,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -161,6 +171,14 @@ impl Reporter for Json {
             }
             Event::Changed { unit, change, name } => {
                 self.unit(unit).changes.push(Changed { change: *change, name: name.clone() });
+            }
+            Event::Skipped { unit, name, section, place, why } => {
+                self.unit(unit).skipped.push(Skipped {
+                    name: name.clone(),
+                    section: section.clone(),
+                    place: place.clone(),
+                    why,
+                });
             }
             Event::Step(Step::PatchedObjects { objects }) => self.report.objects.clone_from(objects),
             Event::Warning { message }
@@ -259,6 +277,7 @@ mod tests {
               ],
               "object": "vmlinux",
               "proven": 3,
+              "skipped": [],
               "undecided": 1,
               "unit": "fs/a.o"
             },
@@ -267,6 +286,7 @@ mod tests {
               "changes": [],
               "object": "b",
               "proven": null,
+              "skipped": [],
               "undecided": null,
               "unit": "fs/b.o"
             }

@@ -69,6 +69,10 @@ pub(super) fn of(event: &Event) -> Option<(Weight, String)> {
             }
             note(text)
         }
+        Event::Skipped { unit, name, section, place, why } => {
+            let place = place.clone().unwrap_or_else(|| unit.display().to_string());
+            Some((Weight::Warning, format!("{place}: {name} in {section} is left out: {why}")))
+        }
         Event::Unchanged { unit } => note(format!("{}: no functional change", unit.display())),
         Event::CacheHit { unit } => {
             Some((Weight::Debug, format!("{}: original taken from the cache", unit.display())))

@@ -19,6 +19,7 @@ fn note(patches: &[&str]) -> Note {
             release: "6.1.0".into(),
             build_id: Some("aa".into()),
             patches: patches.iter().map(patch).collect(),
+            skipped: Vec::new(),
             version: "1".into(),
         },
         replace: true,

@@ -53,7 +53,7 @@ impl Row {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     tools::install_missing_for_tests()?;
-    let failed_checks = if arguments.no_checks { Vec::new() } else { checks() };
+    let failed_checks = if arguments.no_checks { Vec::new() } else { checks(arguments.full) };
 
     let (mut passed, mut failed) = (0, 0);
     let mut count = |rows: &[Row]| {
@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Formatting, lints, the tests of all crates and a minute of fuzzing; the names of those that fail.
-fn checks() -> Vec<&'static str> {
+fn checks(full: bool) -> Vec<&'static str> {
     let steps: [(&str, &[&str]); 3] = [
         ("cargo fmt", &["fmt", "--all", "--check"]),
         ("cargo clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]),
@@ -115,12 +115,14 @@ fn checks() -> Vec<&'static str> {
     let mut failed = Vec::new();
     for (name, words) in steps {
         println!("{name}");
-        let run = duct::cmd(&cargo, words)
+        let mut command = duct::cmd(&cargo, words)
             .dir(crate::workspace_root())
             // The same cases every time: what fails here fails again.
-            .env("PROPTEST_RNG_SEED", "1")
-            .unchecked()
-            .run();
+            .env("PROPTEST_RNG_SEED", "1");
+        if full {
+            command = command.env("KPATCH_TEST_FULL", "1");
+        }
+        let run = command.unchecked().run();
         if !run.is_ok_and(|output| output.status.success()) {
             failed.push(name);
         }

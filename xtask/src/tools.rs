@@ -18,7 +18,7 @@ const fn tool(provides: &'static str, package: &'static str, why: &'static str) 
 }
 
 /// What kpatch-build and the chores run. The kernel's own programs are built of its kbuild package.
-const TOOLS: [Tool; 18] = [
+const TOOLS: [Tool; 22] = [
     tool("gcc", "gcc", "compiles kernel code and the kernel's build tools"),
     tool("g++", "g++", "the fuzzer's run time is compiled with it"),
     tool("gcc-12", "gcc-12", "compiled the kernels of Debian 12"),
@@ -37,6 +37,14 @@ const TOOLS: [Tool; 18] = [
     tool("qemu-system-x86_64", "qemu-system-x86", "boots the kernels"),
     tool("busybox", "busybox-static", "is the user space of the guests"),
     tool("mmdebstrap", "mmdebstrap", "makes build roots for kernels of other suites"),
+    tool("aarch64-linux-gnu-ld", "binutils-aarch64-linux-gnu", "reads extracts of its machine in a test"),
+    tool(
+        "powerpc64le-linux-gnu-ld",
+        "binutils-powerpc64le-linux-gnu",
+        "reads extracts of its machine in a test",
+    ),
+    tool("s390x-linux-gnu-ld", "binutils-s390x-linux-gnu", "reads extracts of its machine in a test"),
+    tool("ld.lld-19", "lld-19", "reads extracts for LoongArch in a test"),
 ];
 
 /// What the differ's fixtures are compiled and linked with, beyond [`TOOLS`].

@@ -2,7 +2,8 @@
 //!
 //! Each pair is a test, and each original against itself. Where a better answer differs from the recorded
 //! one (observed on the C tool), the difference has to follow from one of [`DEVIATIONS`]; how often each is
-//! used is printed.
+//! used is printed. What `--explain` prints for each pair is kept below `snapshots/corpus`, and extracts must
+//! be understood by goblin, by readelf and by a linker of their machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -78,7 +79,8 @@ fn main() {
             for case in cases {
                 let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let pair = case.clone();
-                trials.push(Trial::test(format!("{corpus}/{machine}/{name}"), move || check(&pair)));
+                let test = format!("{corpus}/{machine}/{name}");
+                trials.push(Trial::test(test.clone(), move || check(machine, &test, &pair)));
                 trials.push(Trial::test(format!("{corpus}/{machine}/{name}/itself"), move || itself(&case)));
             }
         }
@@ -107,6 +109,7 @@ fn deviation(name: &'static str) {
 struct Run {
     found: Found,
     output: PathBuf,
+    /// What it printed: the report, then errors.
     text: String,
     _directory: tempfile::TempDir,
 }
@@ -118,9 +121,15 @@ fn run(case: &Path, original: &str, patched: &str, sizes: &BTreeMap<String, u32>
     std::fs::write(at("symtab"), without_local_entries(&table.stdout))?;
     std::fs::write(at("symvers"), b"")?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_create-diff-object"));
-    command.arg("--json").arg(at("json"));
-    command.arg(case.join(original)).arg(case.join(patched));
-    command.arg("vmlinux").arg(at("symtab")).arg(at("symvers")).arg("patch").arg(at("output.o"));
+    // Paths are relative, so that messages are the same wherever the checkout is.
+    command.current_dir(case).arg("--explain").arg("--json").arg(at("json"));
+    command
+        .args([original, patched])
+        .arg("vmlinux")
+        .arg(at("symtab"))
+        .arg(at("symvers"))
+        .arg("patch")
+        .arg(at("output.o"));
     for (name, size) in sizes {
         command.env(format!("{name}_STRUCT_SIZE"), size.to_string());
     }
@@ -139,7 +148,7 @@ fn without_local_entries(table: &[u8]) -> Vec<u8> {
     String::from_utf8_lossy(table).replace("[<localentry>: 8]", "").into_bytes()
 }
 
-fn check(case: &Path) -> Result<(), Failed> {
+fn check(machine: &str, test: &str, case: &Path) -> Result<(), Failed> {
     let expected: Expected = serde_json::from_slice(&std::fs::read(case.join("expected.json"))?)?;
     let run = run(case, "original.o", "patched.o", &expected.struct_sizes)?;
     let found = &run.found.report;
@@ -164,8 +173,15 @@ fn check(case: &Path) -> Result<(), Failed> {
         }
         let trimmed = check_sections(&expected, found, &mut wrong);
         check_klp_symbols(&expected, found, &trimmed, &mut wrong);
-        readable(&run.output, &mut wrong)?;
+        readable(machine, &run.output, &mut wrong)?;
     }
+    insta::with_settings!({
+        snapshot_path => "snapshots/corpus",
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+    }, {
+        insta::assert_snapshot!(test.replace('/', "_"), run.text);
+    });
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
@@ -243,8 +259,20 @@ fn check_klp_symbols(
     }
 }
 
+/// The linker of a machine.
+fn linker(machine: &str) -> &'static str {
+    match machine {
+        "x86_64" => "ld",
+        "aarch64" => "aarch64-linux-gnu-ld",
+        "ppc64le" => "powerpc64le-linux-gnu-ld",
+        "s390x" => "s390x-linux-gnu-ld",
+        // The binutils of Debian 12 know no LoongArch.
+        _ => "ld.lld-19",
+    }
+}
+
 /// Other readers must understand the output without complaint.
-fn readable(output: &Path, wrong: &mut Vec<String>) -> Result<(), Failed> {
+fn readable(machine: &str, output: &Path, wrong: &mut Vec<String>) -> Result<(), Failed> {
     let bytes = std::fs::read(output)?;
     match goblin::elf::Elf::parse(&bytes) {
         Ok(elf) => {
@@ -260,10 +288,18 @@ fn readable(output: &Path, wrong: &mut Vec<String>) -> Result<(), Failed> {
         }
         Err(error) => wrong.push(format!("goblin cannot read the output: {error}")),
     }
-    let readelf = Command::new("readelf").arg("-a").arg("-W").arg(output).output()?;
-    let complaint = String::from_utf8_lossy(&readelf.stderr);
-    if !complaint.trim().is_empty() {
-        wrong.push(format!("readelf: {complaint}"));
+    let linked = output.with_extension("linked");
+    let mut readelf = Command::new("readelf");
+    readelf.args(["-a", "-W"]).arg(output);
+    let mut link = Command::new(linker(machine));
+    link.arg("-r").arg("-o").arg(&linked).arg(output);
+    for mut command in [readelf, link] {
+        let said =
+            command.output().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+        let complaint = String::from_utf8_lossy(&said.stderr);
+        if !said.status.success() || !complaint.trim().is_empty() {
+            wrong.push(format!("{} {}: {complaint}", command.get_program().display(), said.status));
+        }
     }
     Ok(())
 }

@@ -7,6 +7,10 @@
 //!
 //! The floor is the compiler's own time for the patched file plus the time of kbuild for a small module.
 
+mod grow;
+mod objdiff;
+mod predecessor;
+
 use crate::builder::{self, Builder};
 use crate::error::{Error, Result};
 use crate::series::{self, Case};
@@ -19,7 +23,10 @@ use std::time::{Duration, Instant};
 
 /// Arguments of the chore.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Kernel series whose newest stock kernel is measured.
     #[arg(long, default_value = "6.1")]
     series: String,
@@ -32,6 +39,13 @@ pub(crate) struct Arguments {
     /// How often everything is measured.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+}
+
+/// What else can be measured.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Measure the object differ alone, beside that of the C tools.
+    Objdiff(objdiff::Arguments),
 }
 
 /// What kpatch-build reports about a run, as far as it matters here.
@@ -75,6 +89,9 @@ impl Series {
 
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Other::Objdiff(arguments)) = &arguments.other {
+        return objdiff::run(arguments);
+    }
     tools::install_missing()?;
     let root = crate::workspace_root().join("test-patches");
     let series = series::read(&root, &arguments.series)?;

@@ -18,7 +18,7 @@ const fn tool(provides: &'static str, package: &'static str, why: &'static str) 
 }
 
 /// What kpatch-build and the chores run. The kernel's own programs are built of its kbuild package.
-const TOOLS: [Tool; 22] = [
+const TOOLS: [Tool; 23] = [
     tool("gcc", "gcc", "compiles kernel code and the kernel's build tools"),
     tool("g++", "g++", "the fuzzer's run time is compiled with it"),
     tool("gcc-12", "gcc-12", "compiled the kernels of Debian 12"),
@@ -34,6 +34,7 @@ const TOOLS: [Tool; 22] = [
     tool("xz", "xz-utils", "unpacks kernel sources and modules"),
     tool("zstd", "zstd", "unpacks kernel modules"),
     tool("cpio", "cpio", "a test reads initramfs archives with it"),
+    tool("valgrind", "valgrind", "counts instructions"),
     tool("qemu-system-x86_64", "qemu-system-x86", "boots the kernels"),
     tool("busybox", "busybox-static", "is the user space of the guests"),
     tool("mmdebstrap", "mmdebstrap", "makes build roots for kernels of other suites"),

@@ -200,7 +200,7 @@ pub enum Event {
         considered: usize,
         /// Runs of the preprocessor: the patched text of those that read one, and originals not seen before.
         preprocessed: usize,
-        /// Units whose text the patches change.
+        /// Units of which the patches change what decides their code.
         changed: usize,
     },
     /// What will be compiled.

@@ -13,4 +13,5 @@ pub mod pipeline;
 pub mod prove;
 pub mod report;
 pub mod settings;
+pub mod slice;
 pub mod workspace;

@@ -1,4 +1,5 @@
-//! What the preprocessor said about original units in earlier runs: a hash of the text, and the files it read.
+//! What the preprocessor said about original units in earlier runs: a hash of what decides their code, and the
+//! files it read.
 //!
 //! One file holds it for a kernel. A file that was read stands there once for each content it had, a unit as the
 //! numbers of those it read; the whole of a distribution's kernel takes some ten megabytes. What was read is
@@ -15,7 +16,7 @@ use kbuild::store::{self, Lock, StoreError};
 use crate::cache::{Cache, Key};
 
 /// Begins the file, and changes with its layout.
-const MAGIC: &str = "kpatch originals 1";
+const MAGIC: &str = "kpatch originals 2";
 
 /// Records of one run that a killed one may lose.
 const SAVE_EVERY: usize = 400;
@@ -23,8 +24,8 @@ const SAVE_EVERY: usize = 400;
 /// What is known about an original unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Original {
-    /// Hash of the preprocessed text without line markers.
-    pub text: blake3::Hash,
+    /// Hash of the part of the preprocessed text that decides the unit's code, see [`crate::slice`].
+    pub slice: blake3::Hash,
     /// The files that the preprocessor read.
     pub files: Vec<PathBuf>,
 }
@@ -59,7 +60,7 @@ struct Records {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
-    text: blake3::Hash,
+    slice: blake3::Hash,
     files: Vec<u32>,
 }
 
@@ -84,7 +85,7 @@ impl Originals {
             }
             files.push(path.clone());
         }
-        Some(Original { text: record.text, files })
+        Some(Original { slice: record.slice, files })
     }
 
     /// Keeps what a preprocessor said that ran since `since`. Nothing is kept if a file was written meanwhile:
@@ -106,7 +107,7 @@ impl Originals {
         }
         let mut new = self.lock();
         let ids = files.into_iter().map(|file| new.records.intern(file)).collect();
-        new.records.units.insert(command.hex(), Record { text: original.text, files: ids });
+        new.records.units.insert(command.hex(), Record { slice: original.slice, files: ids });
         new.unsaved += 1;
         if new.unsaved < SAVE_EVERY { Ok(()) } else { self.write(&mut new) }
     }
@@ -152,11 +153,11 @@ impl Records {
         let ids: Vec<u32> = other.files.iter().map(|file| self.intern(file.clone())).collect();
         for (unit, record) in &other.units {
             let files = record.files.iter().filter_map(|&id| ids.get(id as usize).copied()).collect();
-            self.units.insert(unit.clone(), Record { text: record.text, files });
+            self.units.insert(unit.clone(), Record { slice: record.slice, files });
         }
     }
 
-    /// A line for each file, hash and path; then one for each unit: its command, its text and its files. Files that
+    /// A line for each file, hash and path; then one for each unit: its command, its slice and its files. Files that
     /// no unit names are left out. The last line is a hash of all before it.
     fn to_text(&self) -> String {
         let mut numbers = vec![None; self.files.len()];
@@ -173,7 +174,7 @@ impl Records {
         }
         text.push('\n');
         for (unit, record) in &self.units {
-            let _ = write!(text, "{unit}\t{}", record.text.to_hex());
+            let _ = write!(text, "{unit}\t{}", record.slice.to_hex());
             for &id in &record.files {
                 let _ = write!(text, "\t{}", numbers[id as usize].unwrap_or_default());
             }
@@ -203,11 +204,11 @@ impl Records {
         }
         for line in units.lines() {
             let mut fields = line.split('\t');
-            let (unit, text) = (fields.next()?, blake3::Hash::from_hex(fields.next()?).ok()?);
+            let (unit, slice) = (fields.next()?, blake3::Hash::from_hex(fields.next()?).ok()?);
             let ids = fields
                 .map(|field| field.parse().ok().filter(|&id: &u32| (id as usize) < records.files.len()));
             let files = ids.collect::<Option<Vec<u32>>>()?;
-            records.units.insert(unit.to_owned(), Record { text, files });
+            records.units.insert(unit.to_owned(), Record { slice, files });
         }
         Some(records)
     }
@@ -236,8 +237,8 @@ mod tests {
         let (a, b) = (dir.path().join("a.c"), dir.path().join("a.h"));
         settled(&a, "a");
         settled(&b, "b");
-        let one = Original { text: blake3::hash(b"1"), files: vec![a.clone(), b.clone()] };
-        let two = Original { text: blake3::hash(b"2"), files: vec![b.clone()] };
+        let one = Original { slice: blake3::hash(b"1"), files: vec![a.clone(), b.clone()] };
+        let two = Original { slice: blake3::hash(b"2"), files: vec![b.clone()] };
         // Two runs at once, neither of which knows of the other's.
         let (first, second) = (Originals::open(&path), Originals::open(&path));
         let now = SystemTime::now();
@@ -267,7 +268,7 @@ mod tests {
         let mut records = Records::default();
         assert_eq!(Records::from_text(&records.to_text()), Some(Records::default()));
         let file = records.intern(("/s/a.c".into(), "00".into()));
-        records.units.insert("k".into(), Record { text: blake3::hash(b"1"), files: vec![file] });
+        records.units.insert("k".into(), Record { slice: blake3::hash(b"1"), files: vec![file] });
         let text = records.to_text();
         assert_eq!(Records::from_text(&text), Some(records));
         for length in 0..text.len() {

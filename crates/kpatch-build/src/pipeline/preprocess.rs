@@ -1,8 +1,8 @@
 //! Units that no patch touches, but that may read a touched file: which of them see a change.
 //!
 //! The textual graph names every unit that could. The compiler's own preprocessor tells more: an original that
-//! reads no touched file is the same after the patches, and where it prints the same text before and after, lines
-//! and counters aside, the code is the same too. What it said about originals is kept for the next patch.
+//! reads no touched file is the same after the patches, and where what decides the code is the same before and
+//! after, lines and counters aside, so is the code. What it said about originals is kept for the next patch.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -22,6 +22,7 @@ use crate::error::{self, Error};
 use crate::events::{Event, Events, Phase};
 use crate::originals::Original;
 use crate::patch::{FileKind, Patched};
+use crate::slice;
 
 /// Keeps the units that see a change. Units that patches touch themselves stay without being asked; what kbuild
 /// generates for them is there afterwards.
@@ -135,9 +136,8 @@ impl Search<'_> {
         }
         let since = SystemTime::now();
         let Some(output) = self.preprocess(unit, &words)? else { return Ok(None) };
-        let text = Text::of(&output);
-        let files = text.files.iter().map(|file| self.context.on_host(file)).collect();
-        let original = Original { text: text.hash, files };
+        let files = files(&output).iter().map(|file| self.context.on_host(file)).collect();
+        let original = Original { slice: slice::hash(&output), files };
         self.context
             .originals
             .put(key, &original, since, self.context.cache)
@@ -145,7 +145,7 @@ impl Search<'_> {
         Ok(Some(original))
     }
 
-    /// Those whose text the patches change, and those that they touch.
+    /// Those whose slice the patches change, and those that they touch.
     fn changed(&self, units: Vec<(Unit, Option<Original>)>) -> Result<Vec<Unit>, Vec<Error>> {
         let done = AtomicUsize::new(0);
         let total = units.iter().filter(|(unit, _)| unit.indirect).count();
@@ -155,7 +155,7 @@ impl Search<'_> {
             let words = self.words(&unit, Variant::Patched);
             let patched = self.preprocess(&unit, &words)?;
             self.progress(&done, total, &unit);
-            let same = patched.is_some_and(|output| Text::of(&output).hash == original.text);
+            let same = patched.is_some_and(|output| slice::hash(&output) == original.slice);
             Ok((!same).then_some(unit))
         });
         Ok(gather(kept.collect())?.into_iter().flatten().collect())
@@ -211,39 +211,19 @@ fn key(context: &Context<'_>, words: &[String]) -> Key {
         .finish()
 }
 
-/// A preprocessed unit.
-#[derive(Debug, PartialEq, Eq)]
-struct Text {
-    /// Hash of the lines that the compiler compiles, without blanks at their ends.
-    hash: blake3::Hash,
-    /// The files that were read, in the order they were first entered, as the compiler spells them.
-    files: Vec<PathBuf>,
-}
-
-impl Text {
-    fn of(output: &[u8]) -> Text {
-        let mut hasher = blake3::Hasher::new();
-        let mut files = Vec::new();
-        let mut seen = HashSet::new();
-        for line in output.lines() {
-            let bare = line.trim_ascii();
-            match bare.strip_prefix(b"# ").filter(|rest| rest.first().is_some_and(u8::is_ascii_digit)) {
-                Some(marker) => {
-                    if let Some(name) = marked_file(marker)
-                        && seen.insert(name)
-                    {
-                        files.extend(unquoted(name));
-                    }
-                }
-                None if bare.is_empty() => {}
-                None => {
-                    hasher.update(bare);
-                    hasher.update(b"\n");
-                }
-            }
+/// The files that the preprocessor read, in the order they were first entered, as the compiler spells them.
+fn files(output: &[u8]) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut seen = HashSet::new();
+    for line in output.lines() {
+        if let Some(marker) = line.strip_prefix(b"# ").filter(|r| r.first().is_some_and(u8::is_ascii_digit))
+            && let Some(name) = marked_file(marker)
+            && seen.insert(name)
+        {
+            files.extend(unquoted(name));
         }
-        Text { hash: hasher.finalize(), files }
     }
+    files
 }
 
 /// The quoted name in a line marker, `1 "fs/a.c" 2`, if it is one of a file: `<built-in>` is none, nor is the
@@ -281,21 +261,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_markers_and_blanks_are_no_change() {
-        let text = Text::of(b"# 1 \"fs/a.c\"\n\n   \nint a;\n#pragma GCC x\n# 7 \"b.h\" 2\n  int b; \n");
-        assert_eq!(text.hash, blake3::hash(b"int a;\n#pragma GCC x\nint b;\n"));
-        assert_ne!(text.hash, Text::of(b"int a;\nint b;\n").hash);
-    }
-
-    #[test]
     fn line_markers_tell_what_was_read() {
-        let text = Text::of(
+        let read = files(
             b"# 0 \"/s/fs/a.c\"\n# 1 \"/o//\"\n# 0 \"<built-in>\"\n# 1 \"./x\\\\y\\\"\\303\\244.h\" 1\n\
               # 7 \"/s/fs/a.c\" 2\n",
         );
-        assert_eq!(text.files, [Path::new("/s/fs/a.c"), Path::new("./x\\y\"\u{e4}.h")]);
+        assert_eq!(read, [Path::new("/s/fs/a.c"), Path::new("./x\\y\"\u{e4}.h")]);
         for text in ["# 1", "# 1 \"", "# 1 \"\\\"", "# 1 \"a\\1\"", "#"] {
-            let _ = Text::of(text.as_bytes());
+            let _ = files(text.as_bytes());
         }
     }
 

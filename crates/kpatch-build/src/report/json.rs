@@ -63,7 +63,7 @@ struct Searched {
     considered: usize,
     /// Runs of the preprocessor.
     preprocessed: usize,
-    /// Units whose preprocessed text the patches change.
+    /// Units of which the patches change what decides their code.
     changed: usize,
 }
 

@@ -22,6 +22,7 @@ complete -c kpatch-build -l refresh -d 'Look the release up again, although an e
 complete -c kpatch-build -s R -l non-replace -d 'Do not replace live patches that are loaded already'
 complete -c kpatch-build -l skip-compiler-check -d 'Go on where a compiled original is not proven equal to the kernel, or the compiler differs'
 complete -c kpatch-build -l skip-init-changes -d 'Leave out changes of code and data that the kernel frees after start, which have no effect any more'
+complete -c kpatch-build -l only-touched-units -d 'Compile only units that the patches touch; others that read a touched header keep the old one'
 complete -c kpatch-build -s d -l debug -d 'Print more, keep the work files; twice: also every command'
 complete -c kpatch-build -l skip-cleanup -d 'Keep the work files'
 complete -c kpatch-build -l quiet -d 'Print errors and warnings only'

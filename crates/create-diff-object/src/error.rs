@@ -73,6 +73,12 @@ pub enum DiffError {
         /// The function.
         function: String,
     },
+    /// A function that no task leaves for good.
+    #[error("{function} is on the stack of every task that sleeps, so that no transition could end")]
+    AlwaysOnStack {
+        /// The function.
+        function: String,
+    },
     /// Code or data that the kernel frees after start.
     #[error("{name} in {section} is freed after start and cannot be patched")]
     Init {
@@ -251,6 +257,7 @@ impl DiffError {
             Self::Alignment { .. } => "alignment",
             Self::UnknownTable { .. } => "unknown-table",
             Self::NoEntry { .. } => "no-entry",
+            Self::AlwaysOnStack { .. } => "always-on-stack",
             Self::Init { .. } => "init-changed",
             Self::InitReference { .. } => "init-reference",
             Self::ChangedData { .. } => "data-changed",
@@ -287,6 +294,7 @@ impl DiffError {
                 "the kernel needs this section to be correct for the new code; report the section's name"
             }
             Self::NoEntry { .. } => "patch its callers instead, e.g. with a copy of the function in them",
+            Self::AlwaysOnStack { .. } => "change what it calls instead, before or after tasks are switched",
             Self::Init { .. } | Self::InitReference { .. } => {
                 "it ran already; set things right in a pre-patch callback instead"
             }
@@ -322,6 +330,7 @@ impl DiffError {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::NoEntry { .. }
+            | Self::AlwaysOnStack { .. }
             | Self::Init { .. }
             | Self::ChangedData { .. }
             | Self::Registration { .. }

@@ -25,6 +25,7 @@ mod skip;
 mod source;
 mod story;
 mod tables;
+mod transition;
 mod unit;
 mod verify;
 
@@ -243,6 +244,7 @@ fn compare(
         &mut report.warnings,
     );
     errors.extend(verdict.errors);
+    errors.extend(transition::check(original, patched, &twins, &statuses, &selection, &mut report.warnings));
     left.extend(verdict.left_out);
     left.sort_by_key(|(id, _)| *id);
     errors.extend(skip::dependencies(original, patched, &twins, &statuses, &selection, &left));

@@ -142,6 +142,13 @@ pub struct Args {
     #[arg(long, value_name = "SYMBOL", value_delimiter = ',', help_heading = "Build")]
     pub skip_data_changes: Vec<String>,
 
+    /// Compile only units that the patches touch; others that read a touched header keep the old one
+    ///
+    /// For a header's change that means nothing to its other readers, or that they cannot be compiled with. Nobody
+    /// checks that old and new code agree about structures.
+    #[arg(long, help_heading = "Build")]
+    pub only_touched_units: bool,
+
     /// Number of commands to run at once [default: number of processors]
     #[arg(short, long, value_name = "N", help_heading = "Build")]
     pub jobs: Option<NonZeroUsize>,

@@ -143,6 +143,8 @@ pub enum Change {
     ChangedFunction,
     /// A function that the kernel does not have.
     NewFunction,
+    /// A function that differs in line numbers only; the kernel keeps the old one.
+    LinesOnly,
 }
 
 impl fmt::Display for Change {
@@ -150,6 +152,7 @@ impl fmt::Display for Change {
         f.write_str(match self {
             Change::ChangedFunction => "changed function",
             Change::NewFunction => "new function",
+            Change::LinesOnly => "only line numbers changed",
         })
     }
 }

@@ -41,6 +41,8 @@ pub struct Options {
     pub skip_compiler_check: bool,
     /// Changes to be left out.
     pub skip: Skip,
+    /// Whether units that only read a touched header are left as they are.
+    pub only_touched: bool,
     /// Commands to run at once.
     pub jobs: NonZeroUsize,
     /// How often `--debug` was given.
@@ -289,6 +291,7 @@ impl Options {
             replace: !args.non_replace,
             fuzz: args.fuzz,
             skip_compiler_check: args.skip_compiler_check,
+            only_touched: args.only_touched_units,
             skip: Skip { init: args.skip_init_changes, data: args.skip_data_changes.clone() },
             jobs: args.jobs.or(file.jobs).unwrap_or_else(processors),
             debug: args.debug,

@@ -218,6 +218,9 @@ fn tell(unit: &Unit, report: &Report, events: Events<'_>) {
     for name in &report.new {
         events(changed(Change::NewFunction, name));
     }
+    for name in &report.line_only {
+        events(changed(Change::LinesOnly, name));
+    }
     for warning in &report.warnings {
         events(Event::warning(format!("{}: {warning}", unit.object.display())));
     }

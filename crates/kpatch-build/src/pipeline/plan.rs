@@ -114,7 +114,7 @@ pub fn run(
     }
     errors.extend(outside_targets(options, &units));
     let mut plan = Plan { units, reaching: BTreeSet::new() };
-    match indirect(patched, kernel, &plan.units, &no_units) {
+    match indirect(options, patched, kernel, &plan.units, &no_units, events) {
         Ok((found, reaching)) => {
             plan.reaching = reaching;
             for (source, located) in found {
@@ -168,10 +168,12 @@ fn locate(kernel: &Kernel<'_>, sources: &[PathBuf]) -> Result<Located, Error> {
 
 /// The units that no patch touches but that can see a touched file, and all files that can.
 fn indirect(
+    options: &Options,
     patched: &Patched,
     kernel: &Kernel<'_>,
     direct: &[Unit],
     no_units: &BTreeMap<PathBuf, Unpatchable>,
+    events: Events<'_>,
 ) -> Result<(Located, BTreeSet<PathBuf>), Error> {
     let touched = |path: &Path| patched.touched.contains_key(path);
     // A unit can be included by others besides; most are not, and then nobody needs to be asked.
@@ -184,19 +186,26 @@ fn indirect(
     // A new header can stand before another of its name in the order of the search.
     let hidden = created.iter().filter_map(|path| path.file_name()?.to_str());
     let hidden = hidden.flat_map(|name| kernel.graph.named(name));
-    let changed: Vec<PathBuf> = headers
-        .into_iter()
-        .chain(hidden)
-        .chain(no_units.keys().map(PathBuf::as_path))
-        .chain(included)
-        .map(Path::to_owned)
-        .collect();
+    let sources: Vec<&Path> = no_units.keys().map(PathBuf::as_path).chain(included).collect();
+    let changed: Vec<PathBuf> =
+        headers.into_iter().chain(hidden).chain(sources.iter().copied()).map(Path::to_owned).collect();
     if changed.is_empty() {
         return Ok((Located::new(), BTreeSet::new()));
     }
     let readers = units::readers(kernel.tree, kernel.graph, kernel.vmlinux, &changed)
         .map_err(|error| tree_error(Phase::Plan, error))?;
-    let untouched: Vec<PathBuf> = readers.units.into_iter().filter(|unit| !touched(unit)).collect();
+    let mut untouched: Vec<PathBuf> = readers.units.into_iter().filter(|unit| !touched(unit)).collect();
+    if options.only_touched {
+        let all = untouched.len();
+        let of_sources = kernel.graph.affected(sources).units;
+        untouched.retain(|unit| of_sources.contains(unit));
+        let left = all - untouched.len();
+        if left > 0 {
+            events(Event::warning(format!(
+                "{left} untouched units may read touched headers and keep the old ones (--only-touched-units)"
+            )));
+        }
+    }
     Ok((locate(kernel, &untouched)?, readers.files))
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use kernel_artifacts::event::Event as KernelEvent;
 
 use super::join;
-use crate::events::{Event, Step};
+use crate::events::{Change, Event, Step};
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,8 @@ pub(super) fn of(event: &Event) -> Option<(Weight, String)> {
         Event::Step(step @ Step::Success) => Some((Weight::Success, step.to_string())),
         Event::Step(step) => Some((Weight::Step, step.to_string())),
         Event::Changed { unit, change, name } => {
-            Some((Weight::Step, format!("{}: {change}: {name}", unit.display())))
+            let weight = if *change == Change::LinesOnly { Weight::Debug } else { Weight::Step };
+            Some((weight, format!("{}: {change}: {name}", unit.display())))
         }
         Event::Kernel(event) => kernel(event),
         Event::Resolved { release, parts } => {
@@ -132,7 +133,6 @@ fn bytes(size: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::Change;
 
     fn text(event: &Event) -> String {
         of(event).unwrap().1

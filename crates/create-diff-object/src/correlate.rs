@@ -4,12 +4,16 @@
 //! element belongs. Within a group elements are told apart by what they contain and by who refers to them,
 //! never by their order or number.
 
+mod evidence;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bstr::{BStr, BString};
 
 use crate::names;
-use crate::unit::{ElementId, Kind, Target, Unit};
+use crate::unit::{ElementId, Kind, Unit};
+
+use evidence::Note;
 
 /// Which element is whose counterpart.
 #[derive(Clone, Debug)]
@@ -63,7 +67,7 @@ pub(crate) fn correlate(original: &Unit<'_>, patched: &Unit<'_>) -> Twins {
     let mut progress = true;
     while progress && !groups.is_empty() {
         progress = false;
-        for level in [Level::Both, Level::Referrers, Level::Content, Level::Order] {
+        for level in LEVELS {
             for ((function, _), (o, p)) in &mut groups {
                 progress |= refine(original, patched, &mut twins, *function, o, p, level);
             }
@@ -172,9 +176,17 @@ enum Level {
     Both,
     Referrers,
     Content,
-    /// Referrers together with the order in which they refer to the group; or nothing else left.
+    /// Referrers, and what these refer to around it.
+    Surroundings,
+    /// Referrers, each with the same number of members, and the order in which they refer to them; clones
+    /// that are equal in everything are interchangeable.
     Order,
+    /// A single referrer with such an order.
+    OneReferrer,
 }
+
+const LEVELS: [Level; 6] =
+    [Level::Both, Level::Referrers, Level::Content, Level::Surroundings, Level::Order, Level::OneReferrer];
 
 fn refine(
     original: &Unit<'_>,
@@ -199,31 +211,26 @@ fn refine(
         p.clear();
         return true;
     }
-    if level == Level::Order && o.len() != p.len() {
-        return false;
-    }
     let mut keys: BTreeMap<Vec<u8>, Members> = BTreeMap::new();
-    for &id in o.iter() {
-        let key = key(original, &twins.of_original, true, id, level);
+    for (id, key) in keys_of(original, &twins.of_original, true, o, level) {
         keys.entry(key).or_default().0.push(id);
     }
-    for &id in p.iter() {
-        let key = key(patched, &twins.of_patched, false, id, level);
+    for (id, key) in keys_of(patched, &twins.of_patched, false, p, level) {
         keys.entry(key).or_default().1.push(id);
     }
-    let mut found = BTreeSet::new();
+    let mut found = false;
     for (ones, others) in keys.values() {
         if let ([one], [other]) = (ones.as_slice(), others.as_slice()) {
-            if function || may_be_same_datum(original, patched, *one, *other) {
+            // At the last level an element has several keys.
+            let free = twins.of_original[one.index()].is_none() && twins.of_patched[other.index()].is_none();
+            if free && (function || may_be_same_datum(original, patched, *one, *other)) {
                 twins.pair(*one, *other);
-                found.insert((true, *one));
-                found.insert((false, *other));
+                found = true;
             }
         } else if level == Level::Order && ones.len() == others.len() && function {
-            // Clones with equal code and equal callers are interchangeable.
             let content = |unit: &Unit<'_>, twin: &[Option<ElementId>], first, id| {
                 let mut out = Vec::new();
-                content_key(unit, twin, first, id, &mut out);
+                evidence::content(unit, twin, first, id, &mut out);
                 out
             };
             let first = content(original, &twins.of_original, true, ones[0]);
@@ -232,35 +239,55 @@ fn refine(
             if alike {
                 for (one, other) in ones.iter().zip(others) {
                     twins.pair(*one, *other);
-                    found.insert((true, *one));
-                    found.insert((false, *other));
                 }
+                found = true;
             }
         }
     }
-    o.retain(|id| !found.contains(&(true, *id)));
-    p.retain(|id| !found.contains(&(false, *id)));
-    !found.is_empty()
+    o.retain(|id| twins.of_original[id.index()].is_none());
+    p.retain(|id| twins.of_patched[id.index()].is_none());
+    found
 }
 
-/// The source-level functions that refer to an element, sorted.
-fn roots(unit: &Unit<'_>, id: ElementId) -> BTreeSet<BString> {
-    let mut out = BTreeSet::new();
-    for (by, _) in &unit.referrers[id.index()] {
-        match unit.element(*by).kind {
-            Kind::Function | Kind::Datum => {
-                if let Some(name) = unit.symbol_name(*by) {
-                    out.insert(names::root(name).into());
-                }
-            }
-            _ => {}
+/// The keys of elements at a level: equal keys of both versions make a pair if nobody else has them.
+fn keys_of(
+    unit: &Unit<'_>,
+    twin: &[Option<ElementId>],
+    first: bool,
+    members: &[ElementId],
+    level: Level,
+) -> Vec<(ElementId, Vec<u8>)> {
+    let uses = match level {
+        Level::Surroundings => evidence::uses(unit, members, Note::Surroundings),
+        Level::Order | Level::OneReferrer => evidence::uses(unit, members, Note::Order),
+        _ => evidence::Uses::default(),
+    };
+    if level == Level::OneReferrer {
+        return uses.into_iter().flat_map(|(id, keys)| keys.into_iter().map(move |key| (id, key))).collect();
+    }
+    let mut out = Vec::with_capacity(members.len());
+    for &id in members {
+        let mut key = Vec::new();
+        if matches!(level, Level::Both | Level::Content) {
+            evidence::content(unit, twin, first, id, &mut key);
         }
+        if matches!(level, Level::Both | Level::Referrers | Level::Order | Level::Surroundings) {
+            for root in evidence::roots(unit, id) {
+                key.extend_from_slice(&root);
+                key.push(0);
+            }
+        }
+        for part in uses.get(&id).into_iter().flatten() {
+            key.push(2);
+            key.extend_from_slice(part);
+        }
+        out.push((id, key));
     }
     out
 }
 
 fn may_be_same_datum(original: &Unit<'_>, patched: &Unit<'_>, one: ElementId, other: ElementId) -> bool {
-    let (before, after) = (roots(original, one), roots(patched, other));
+    let (before, after) = (evidence::roots(original, one), evidence::roots(patched, other));
     if before.is_empty() || after.is_empty() || before.intersection(&after).next().is_some() {
         return true;
     }
@@ -272,88 +299,4 @@ fn may_be_same_datum(original: &Unit<'_>, patched: &Unit<'_>, one: ElementId, ot
             .any(|name| roots.iter().any(|root| names::root(name) == *root))
     };
     !exists(patched, &before) || !exists(original, &after)
-}
-
-fn key(unit: &Unit<'_>, twin: &[Option<ElementId>], first: bool, id: ElementId, level: Level) -> Vec<u8> {
-    let mut out = Vec::new();
-    if matches!(level, Level::Both | Level::Content) {
-        content_key(unit, twin, first, id, &mut out);
-    }
-    if matches!(level, Level::Both | Level::Referrers | Level::Order) {
-        for root in roots(unit, id) {
-            out.extend_from_slice(&root);
-            out.push(0);
-        }
-    }
-    if level == Level::Order {
-        out.push(1);
-        let named = |by: ElementId| unit.element(by).main.is_some();
-        for (by, index) in unit.referrers[id.index()].iter().filter(|(by, _)| named(*by)).take(1) {
-            let range = unit.element(*by).references.clone();
-            let base = unit.symbol_name(id).map(names::base);
-            let mut seen = BTreeSet::new();
-            let mut place = 0;
-            for reference in range.start..*index {
-                if let Target::Element(target, _) = unit.through(unit.references[reference as usize].target)
-                    && target != id
-                    && unit.symbol_name(target).map(names::base) == base
-                    && seen.insert(target)
-                {
-                    place += 1;
-                }
-            }
-            out.extend_from_slice(&u32::to_le_bytes(place));
-        }
-    }
-    out
-}
-
-/// Bytes and references of an element, in a form that is equal for equal elements of both versions.
-fn content_key(unit: &Unit<'_>, twin: &[Option<ElementId>], first: bool, id: ElementId, out: &mut Vec<u8>) {
-    let element = unit.element(id);
-    let extent = unit.extent(id);
-    out.extend_from_slice(&(extent - element.start).to_le_bytes());
-    let bytes = unit.bytes(id);
-    out.extend_from_slice(bytes.get(..(extent - element.start) as usize).unwrap_or(bytes));
-    for reference in unit.references(id) {
-        out.extend_from_slice(&(reference.offset - element.start).to_le_bytes());
-        out.extend_from_slice(&reference.kind.to_le_bytes());
-        match unit.through(reference.target) {
-            Target::Element(target, delta) => {
-                // A pair goes by the original's number.
-                if let Some(other) = twin[target.index()] {
-                    out.push(b'=');
-                    let number = if first { target } else { other };
-                    out.extend_from_slice(&number.0.to_le_bytes());
-                } else {
-                    out.push(b'~');
-                    if let Some(name) = unit.symbol_name(target) {
-                        out.extend_from_slice(&names::base(name));
-                    }
-                    out.push(0);
-                }
-                out.extend_from_slice(&delta.to_le_bytes());
-            }
-            Target::String(section, start, delta) => {
-                out.push(b's');
-                out.extend_from_slice(unit.string(section, start, 0).unwrap_or_default());
-                out.extend_from_slice(&delta.to_le_bytes());
-            }
-            Target::Constant(section, start, delta) => {
-                out.push(b'c');
-                out.extend_from_slice(unit.constant(section, start).unwrap_or_default());
-                out.extend_from_slice(&delta.to_le_bytes());
-            }
-            Target::External(symbol, delta) => {
-                out.push(b'e');
-                out.extend_from_slice(unit.object.display_name(symbol));
-                out.push(0);
-                out.extend_from_slice(&delta.to_le_bytes());
-            }
-            Target::Number(value) => {
-                out.push(b'n');
-                out.extend_from_slice(&value.to_le_bytes());
-            }
-        }
-    }
 }

@@ -90,7 +90,7 @@ impl<'a, 'd> Comparer<'a, 'd> {
             let what = match (refs_a.get(index), refs_b.get(index)) {
                 (Some(x), Some(y)) => {
                     let (at_x, at_y) = (x.offset - a.start, y.offset - b.start);
-                    if at_x != at_y || x.kind != y.kind {
+                    if at_x != at_y || !self.same_kind(x.kind, y.kind) {
                         Some((at_x.min(at_y), "another reference".to_owned()))
                     } else {
                         self.reference_difference(x, y).map(|what| (at_x, what))
@@ -117,6 +117,12 @@ impl<'a, 'd> Comparer<'a, 'd> {
             original: (a.start + at) as i64 - origin(a),
             patched: (b.start + at) as i64 - origin(b),
         })
+    }
+
+    /// Whether two relocation types mean the same: a call has another one if its target is local.
+    pub(crate) fn same_kind(&self, one: u32, other: u32) -> bool {
+        let arch = self.patched.object.machine.arch();
+        arch.plain(one) == arch.plain(other)
     }
 
     /// How two references differ, nothing if they mean the same.
@@ -229,14 +235,12 @@ impl<'a, 'd> Comparer<'a, 'd> {
         let (x, y) = (self.original.element(a), self.patched.element(b));
         let Some((start_x, end_x)) = region(x, da, &self.original_places[a.index()]) else { return da == db };
         let Some((start_y, end_y)) = region(y, db, &self.patched_places[b.index()]) else { return false };
-        let one = Slice { unit: self.original, id: a, start: start_x, end: end_x };
-        let other = Slice { unit: self.patched, id: b, start: start_y, end: end_y };
-        // Zero bytes at the end of one are padding in front of what follows.
-        let shorter = (end_x - start_x).min(end_y - start_y) as usize;
-        let padding = |bytes: &[u8]| bytes.len() <= shorter || bytes[shorter..].iter().all(|&c| c == 0);
-        let same_length =
-            end_x - start_x == end_y - start_y || (padding(one.bytes()) && padding(other.bytes()));
-        same_length && self.bytes_difference(&one, &other).is_none()
+        // Code that is the same looks at the same bytes: what is behind the shorter stretch is padding, or
+        // belongs to others (gcc's section anchors reach whole blocks of constants from one place).
+        let length = (end_x - start_x).min(end_y - start_y);
+        let one = Slice { unit: self.original, id: a, start: start_x, end: start_x + length };
+        let other = Slice { unit: self.patched, id: b, start: start_y, end: start_y + length };
+        self.bytes_difference(&one, &other).is_none()
     }
 
     /// Whether entries of special sections about a function differ.
@@ -327,7 +331,9 @@ impl<'a, 'd> Comparer<'a, 'd> {
             && refs_a.iter().zip(refs_b).all(|(r, s)| {
                 let (at_r, at_s) = (r.offset - x.start, s.offset - y.start);
                 let nothing = empty && at_r == 4;
-                at_r == at_s && r.kind == s.kind && (nothing || self.reference_difference(r, s).is_none())
+                at_r == at_s
+                    && self.same_kind(r.kind, s.kind)
+                    && (nothing || self.reference_difference(r, s).is_none())
             })
     }
 }

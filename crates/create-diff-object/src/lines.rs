@@ -61,7 +61,7 @@ impl LineNumbers<'_> {
         }
         let same_references = refs_a.iter().zip(refs_b).all(|(before, after)| {
             before.offset - a.start == after.offset - b.start
-                && before.kind == after.kind
+                && comparer.same_kind(before.kind, after.kind)
                 && (comparer.reference_difference(before, after).is_none()
                     || self.only_line_in_string(
                         (original, o, before.offset - a.start, before.target),

@@ -196,6 +196,12 @@ pub trait Arch: Sync {
         }
     }
 
+    /// The type that stands for a relocation type and those that differ from it only in how the linker may
+    /// reach the target: by way of a linkage table, or directly.
+    fn plain(&self, kind: u32) -> u32 {
+        kind
+    }
+
     /// True for relocation types of branches that reach neighbours only, not from a module to the kernel.
     fn is_short(&self, kind: u32) -> bool;
 

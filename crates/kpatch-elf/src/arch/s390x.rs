@@ -66,6 +66,15 @@ impl Arch for S390x {
         Some((flow, Distance { target: distance, at: 2, kind }))
     }
 
+    fn plain(&self, kind: u32) -> u32 {
+        // The DBL types of 16 and 32 bits, through the linkage table or not.
+        match kind {
+            17 => 16,
+            20 => 19,
+            _ => kind,
+        }
+    }
+
     fn is_short(&self, kind: u32) -> bool {
         matches!(kind, 16 | 17)
     }

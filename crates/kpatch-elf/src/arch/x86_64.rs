@@ -107,6 +107,16 @@ impl Arch for X86_64 {
         }
     }
 
+    fn plain(&self, kind: u32) -> u32 {
+        // R_X86_64_PLT32 is R_X86_64_PC32 for calls of global symbols; R_X86_64_GOTPCRELX and
+        // R_X86_64_REX_GOTPCRELX are what newer assemblers write for R_X86_64_GOTPCREL.
+        match kind {
+            4 => 2,
+            41 | 42 => 9,
+            _ => kind,
+        }
+    }
+
     fn is_short(&self, kind: u32) -> bool {
         matches!(kind, PC8 | PC16)
     }

@@ -1,6 +1,7 @@
 //! The C sources of `fixtures/diff`: each compiled in two versions with the compilers that it names and
 //! compared; directives in comments say what must come out (`fixtures/diff/README.md`).
 
+#[allow(dead_code, reason = "shared with the random edits")]
 mod toolchains;
 
 use std::collections::BTreeSet;

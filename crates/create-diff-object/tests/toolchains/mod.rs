@@ -83,7 +83,13 @@ pub(crate) const TOOLCHAINS: [Toolchain; 22] = [
         &["-fsanitize=kcfi", "-fpatchable-function-entry=11,11"],
         "ld",
     ),
-    toolchain("aarch64-gcc-12", "aarch64-linux-gnu-gcc-12", AARCH64, &[], "aarch64-linux-gnu-ld"),
+    toolchain(
+        "aarch64-gcc-12",
+        "aarch64-linux-gnu-gcc-12",
+        AARCH64,
+        &["-fno-section-anchors"],
+        "aarch64-linux-gnu-ld",
+    ),
     // DYNAMIC_FTRACE_WITH_CALL_OPS, and pointer authentication with branch targets.
     toolchain(
         "aarch64-gcc-12-callops",
@@ -99,7 +105,7 @@ pub(crate) const TOOLCHAINS: [Toolchain; 22] = [
         "ppc64le-gcc-12",
         "powerpc64le-linux-gnu-gcc-12",
         PPC64LE,
-        &["-pg", "-mprofile-kernel"],
+        &["-pg", "-mprofile-kernel", "-fno-section-anchors"],
         "powerpc64le-linux-gnu-ld",
     ),
     toolchain(
@@ -114,14 +120,14 @@ pub(crate) const TOOLCHAINS: [Toolchain; 22] = [
         "s390x-gcc-12-hotpatch",
         "s390x-linux-gnu-gcc-12",
         S390X,
-        &["-mhotpatch=0,3"],
+        &["-mhotpatch=0,3", "-fno-section-anchors"],
         "s390x-linux-gnu-ld",
     ),
     toolchain(
         "s390x-gcc-12-module",
         "s390x-linux-gnu-gcc-12",
         S390X,
-        &["-fPIC", "-pg", "-mfentry", "-mnop-mcount", "-mrecord-mcount"],
+        &["-fPIC", "-fno-section-anchors", "-pg", "-mfentry", "-mnop-mcount", "-mrecord-mcount"],
         "s390x-linux-gnu-ld",
     ),
     toolchain("s390x-clang-14", "clang-14", S390X, CLANG_S390X, "s390x-linux-gnu-ld"),
@@ -141,6 +147,12 @@ impl Toolchain {
     /// a row.
     pub(crate) fn is(&self, word: &str) -> bool {
         word == "all" || format!("-{}-", self.name).contains(&format!("-{word}-"))
+    }
+
+    /// Whether gcc gives constants one common symbol and displacements from it, as it does on these machines
+    /// unless it is told otherwise. Code then depends on constants of other functions.
+    pub(crate) fn has_anchors(&self) -> bool {
+        self.is("gcc") && !self.is("x86_64") && !self.flags.concat().contains(&"-fno-section-anchors")
     }
 
     /// Compiles a source.

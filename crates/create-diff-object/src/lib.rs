@@ -152,20 +152,36 @@ pub struct Overcome {
     pub static_keys: bool,
 }
 
+/// From this size on, bytes, the second version is loaded while the first is.
+const LARGE: usize = 1 << 20;
+
+/// Loads both versions.
+fn load<'a>(input: &Input<'a>) -> [Result<Unit<'a>, LoadError>; 2] {
+    let one = |data: &'a [u8]| Unit::load(data, input.sizes, input.source_trees);
+    if input.original.len().min(input.patched.len()) < LARGE {
+        return [one(input.original), one(input.patched)];
+    }
+    std::thread::scope(|scope| {
+        let original = scope.spawn(|| one(input.original));
+        let patched = one(input.patched);
+        let original = original.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        [original, patched]
+    })
+}
+
 /// Compares two versions of an object.
 #[expect(clippy::result_large_err, reason = "one value per comparison")]
 pub fn diff(input: &Input<'_>) -> Result<Outcome, Failure> {
     let report = Report { unit: input.unit.to_owned(), object: input.object.to_owned(), ..Report::default() };
-    let (original, patched) =
-        match [input.original, input.patched].map(|data| Unit::load(data, input.sizes, input.source_trees)) {
-            [Ok(original), Ok(patched)] => (original, patched),
-            [original, patched] => {
-                let errors = load_errors("original", original.err())
-                    .chain(load_errors("patched", patched.err()))
-                    .collect::<Vec<_>>();
-                return Err(Failure { errors: once_each(errors), report });
-            }
-        };
+    let (original, patched) = match load(input) {
+        [Ok(original), Ok(patched)] => (original, patched),
+        [original, patched] => {
+            let errors = load_errors("original", original.err())
+                .chain(load_errors("patched", patched.err()))
+                .collect::<Vec<_>>();
+            return Err(Failure { errors: once_each(errors), report });
+        }
+    };
     let mut errors = Vec::new();
     let (a, b) = (&original.object, &patched.object);
     for (same, what) in [

@@ -5,6 +5,7 @@
 //! (`.noinstr.text`, `.data..read_mostly`) are cut like those that the compiler made for one only.
 
 mod cut;
+mod lists;
 
 use bstr::BStr;
 use kpatch_elf::arch::{Distance, Flow, Instruction, Machine};
@@ -16,6 +17,7 @@ use crate::error::DiffError;
 use crate::names::{self, Special};
 use crate::sizes::EntrySizes;
 use crate::tables::{self, Class, TableKind};
+use lists::Lists;
 
 /// The largest alignment that makes sense in a kernel, a huge page.
 const MOST_ALIGN: u64 = 2 << 20;
@@ -118,13 +120,13 @@ pub(crate) struct Unit<'d> {
     /// The `STT_FILE` symbol before each local symbol.
     pub(crate) file_of: Vec<Option<SymbolId>>,
     /// For each function, the entries of special sections that are about it, in section order.
-    pub(crate) entries_of: Vec<Vec<ElementId>>,
+    pub(crate) entries_of: Lists<ElementId>,
     /// Remarks.
     pub(crate) warnings: Vec<String>,
     /// Directories with `/` at their end below which source files go by relative names.
     source_trees: &'d [&'d str],
     /// For each element, who refers to it: `(referring element, index into references)`.
-    pub(crate) referrers: Vec<Vec<(ElementId, u32)>>,
+    pub(crate) referrers: Lists<(ElementId, u32)>,
 }
 
 impl<'d> Unit<'d> {
@@ -144,10 +146,10 @@ impl<'d> Unit<'d> {
             classes,
             elements: Vec::new(),
             references: Vec::new(),
-            entries_of: Vec::new(),
+            entries_of: Lists::none(),
             warnings: Vec::new(),
             source_trees,
-            referrers: Vec::new(),
+            referrers: Lists::none(),
             object,
         };
         let unaligned = |s: &Section<'_>| s.is_alloc() && (s.align > MOST_ALIGN || s.align.count_ones() > 1);
@@ -157,21 +159,19 @@ impl<'d> Unit<'d> {
                 align: section.align,
             }]));
         }
-        let mut by_section: Vec<Vec<SymbolId>> = vec![Vec::new(); unit.object.sections.len()];
-        for (id, symbol) in unit.object.symbols_with_ids() {
-            if let Some(section) = symbol.section()
-                && !symbol.is_section()
-                && !is_mapping_symbol(symbol)
-            {
-                by_section[section.index()].push(id);
-            }
-        }
+        let cut_at = unit.object.symbols.iter().enumerate().filter_map(|(index, symbol)| {
+            let section = symbol.section().filter(|_| !symbol.is_section() && !is_mapping_symbol(symbol))?;
+            Some((section.index(), SymbolId(index as u32)))
+        });
+        let by_section = Lists::new(unit.object.sections.len(), cut_at);
+        let mut symbols: Vec<SymbolId> = Vec::new();
         let (cuts, patchable) = (unit.cuts(), unit.patchable());
         let mut errors = Vec::new();
         for index in 0..unit.object.sections.len() {
             let id = SectionId(index as u32);
-            let mut symbols = std::mem::take(&mut by_section[index]);
-            symbols.sort_by_key(|&s| (unit.object.symbol(s).value, s));
+            symbols.clear();
+            symbols.extend_from_slice(&by_section[index]);
+            symbols.sort_unstable_by_key(|&s| (unit.object.symbol(s).value, s));
             let from = unit.elements.len() as u32;
             match unit.classes[index] {
                 Class::Text => unit.cut_text(id, &symbols, &cuts[index], &patchable[index]),
@@ -208,7 +208,7 @@ impl<'d> Unit<'d> {
         &self.elements[id.index()]
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = ElementId> + use<> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ElementId> + Clone + use<> {
         (0..self.elements.len() as u32).map(ElementId)
     }
 
@@ -346,6 +346,10 @@ impl<'d> Unit<'d> {
     }
 
     fn resolve(&mut self) {
+        let arch = self.object.machine.arch();
+        self.references.reserve(self.object.sections.iter().map(|s| s.relocations.len()).sum());
+        let mut list: Vec<Reference> = Vec::new();
+        let mut instructions: Vec<Instruction> = Vec::new();
         for index in 0..self.object.sections.len() {
             let id = SectionId(index as u32);
             if matches!(self.classes[index], Class::Ignored) {
@@ -353,15 +357,13 @@ impl<'d> Unit<'d> {
             }
             let section = self.object.section(id);
             let code = self.classes[index] == Class::Text;
-            let arch = self.object.machine.arch();
-            let mut list: Vec<Reference> = Vec::with_capacity(section.relocations.len());
-            let mut position = 0;
-            // Instructions are decoded from each element's start, as text sections may hold several.
-            let mut instructions: Vec<Instruction> = Vec::new();
             let mut at = 0;
             let range = self.of_section[index].clone();
             let several = range.len() > 1;
-            if code {
+            instructions.clear();
+            // Instructions are decoded from each element's start, as text sections may hold several. Nobody asks
+            // about those of a section that refers to nothing.
+            if code && (several || !section.relocations.is_empty()) {
                 for element in &self.elements[range.start as usize..range.end as usize] {
                     let bytes =
                         section.bytes().get(element.start as usize..element.end as usize).unwrap_or(&[]);
@@ -401,9 +403,7 @@ impl<'d> Unit<'d> {
                     flow: arch.flow(relocation.kind, decoded),
                     synthetic: false,
                 });
-                position += 1;
             }
-            debug_assert_eq!(position, section.relocations.len());
             if code && several {
                 self.resolved_distances(id, &instructions, &mut list);
             }
@@ -531,30 +531,38 @@ impl<'d> Unit<'d> {
 
     /// Notes for each element who refers to it, and for each function its entries of special sections.
     fn attach(&mut self) {
-        self.referrers = vec![Vec::new(); self.elements.len()];
-        self.entries_of = vec![Vec::new(); self.elements.len()];
-        for id in self.ids() {
-            let range = self.element(id).references.clone();
-            let entry = matches!(self.element(id).kind, Kind::Entry(_));
-            for index in range {
-                let direct = self.references[index as usize].target;
-                let Target::Element(target, _) = direct else {
-                    continue;
-                };
-                self.referrers[target.index()].push((id, index));
-                // Whoever loads an address from the table of contents refers to what is there.
-                let behind = self.through(direct);
-                if behind != direct
-                    && let Target::Element(behind, _) = behind
-                {
-                    self.referrers[behind.index()].push((id, index));
-                }
-                let function = matches!(self.element(target).kind, Kind::Function | Kind::Detached);
-                if entry && function && self.entries_of[target.index()].last() != Some(&id) {
-                    self.entries_of[target.index()].push(id);
-                }
+        let elements = self.elements.len();
+        let all = self.ids().flat_map(|id| self.element(id).references.clone().map(move |index| (id, index)));
+        let targets = |index: u32| {
+            let direct = self.references[index as usize].target;
+            let Target::Element(target, _) = direct else { return [None, None] };
+            // Whoever loads an address from the table of contents refers to what is there.
+            match self.through(direct) {
+                behind @ Target::Element(element, _) if behind != direct => [Some(target), Some(element)],
+                _ => [Some(target), None],
             }
-        }
+        };
+        let referrers = Lists::new(
+            elements,
+            all.clone().flat_map(|(id, index)| {
+                targets(index).into_iter().flatten().map(move |target| (target.index(), (id, index)))
+            }),
+        );
+        let entries = all.filter(|&(id, _)| matches!(self.element(id).kind, Kind::Entry(_)));
+        let about = entries.filter_map(|(id, index)| match self.references[index as usize].target {
+            Target::Element(target, _)
+                if matches!(self.element(target).kind, Kind::Function | Kind::Detached) =>
+            {
+                Some((target, id))
+            }
+            _ => None,
+        });
+        // An entry that refers to a function twice is one entry.
+        let mut about: Vec<(ElementId, ElementId)> = about.collect();
+        about.sort_unstable();
+        about.dedup();
+        self.entries_of = Lists::new(elements, about.into_iter().map(|(target, id)| (target.index(), id)));
+        self.referrers = referrers;
     }
 }
 

@@ -10,6 +10,7 @@
 //! Local, global and weak symbols count alike.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use bstr::{BStr, BString, ByteSlice};
 use object::Endianness;
@@ -87,8 +88,8 @@ pub struct SymbolTable<'d> {
     symbols: Vec<ShippedSymbol<'d>>,
     /// Ids sorted by name, then in kallsyms order.
     by_name: Vec<u32>,
-    /// Ids of defined symbols sorted by section (modules only) and value.
-    by_address: Vec<u32>,
+    /// Ids of defined symbols sorted by section (modules only) and value; made when first asked for.
+    by_address: OnceLock<Vec<u32>>,
     module: bool,
 }
 
@@ -177,13 +178,20 @@ impl<'d> SymbolTable<'d> {
             let (x, y) = (&symbols[a as usize].name, &symbols[b as usize].name);
             x.cmp(y).then_with(|| position(a).cmp(&position(b)))
         });
-        let mut by_address: Vec<u32> =
-            (0..symbols.len() as u32).filter(|&i| symbols[i as usize].section.is_some()).collect();
-        by_address.sort_unstable_by_key(|&i| {
-            let symbol = &symbols[i as usize];
-            (if module { symbol.section } else { None }, symbol.value, i)
-        });
-        SymbolTable { symbols, by_name, by_address, module }
+        SymbolTable { symbols, by_name, by_address: OnceLock::new(), module }
+    }
+
+    fn by_address(&self) -> &[u32] {
+        self.by_address.get_or_init(|| {
+            let mut ids: Vec<u32> = (0..self.symbols.len() as u32)
+                .filter(|&i| self.symbols[i as usize].section.is_some())
+                .collect();
+            ids.sort_unstable_by_key(|&i| {
+                let symbol = &self.symbols[i as usize];
+                (if self.module { symbol.section } else { None }, symbol.value, i)
+            });
+            ids
+        })
     }
 
     /// All symbols in symbol-table order.
@@ -279,24 +287,26 @@ impl<'d> SymbolTable<'d> {
             let symbol = &self.symbols[i as usize];
             (if self.module { symbol.section } else { None }, symbol.value)
         };
-        let from = self.by_address.partition_point(|i| of(i) < key);
-        self.by_address[from..].iter().take_while(move |i| of(i) == key).map(|&i| ShippedId(i))
+        let from = self.by_address().partition_point(|i| of(i) < key);
+        self.by_address()[from..].iter().take_while(move |i| of(i) == key).map(|&i| ShippedId(i))
     }
 
     /// The symbols whose extent (`value..value + size`) holds that address, nearest start first; looks back
     /// over a few starts only, as extents do not nest deeply.
     pub fn covering(&self, section: Option<u32>, value: u64) -> impl Iterator<Item = ShippedId> + '_ {
         let key = (if self.module { section } else { None }, value);
-        let end = self.by_address.partition_point(|&i| {
+        let end = self.by_address().partition_point(|&i| {
             let symbol = &self.symbols[i as usize];
             (if self.module { symbol.section } else { None }, symbol.value) <= key
         });
-        self.by_address[end.saturating_sub(32)..end].iter().rev().map(|&i| ShippedId(i)).filter(move |&id| {
-            let symbol = self.symbol(id);
-            (!self.module || symbol.section == section)
-                && symbol.value <= value
-                && value - symbol.value < symbol.size.max(1)
-        })
+        self.by_address()[end.saturating_sub(32)..end].iter().rev().map(|&i| ShippedId(i)).filter(
+            move |&id| {
+                let symbol = self.symbol(id);
+                (!self.module || symbol.section == section)
+                    && symbol.value <= value
+                    && value - symbol.value < symbol.size.max(1)
+            },
+        )
     }
 }
 

@@ -23,7 +23,7 @@ _kpatch__build() {
 
     case "${cmd}" in
         kpatch__build)
-            opts="-a -s -c -v -t -n -o -R -j -d -h --archversion --sourcedir --config --vmlinux --suite --refresh --build-root --target --name --output --non-replace --fuzz --skip-compiler-check --skip-init-changes --skip-data-changes --only-touched-units --jobs --debug --skip-cleanup --quiet --color --time --json --version --generate --help"
+            opts="-a -s -c -v -t -n -o -R -j -d -h --archversion --sourcedir --config --vmlinux --suite --refresh --build-root --target --name --output --non-replace --fuzz --skip-compiler-check --skip-init-changes --skip-data-changes --only-touched-units --allow-layout-change --jobs --debug --skip-cleanup --quiet --color --time --json --version --generate --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -157,6 +157,10 @@ _kpatch__build() {
                     return 0
                     ;;
                 --skip-data-changes)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-layout-change)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

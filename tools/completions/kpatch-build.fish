@@ -9,6 +9,7 @@ complete -c kpatch-build -s n -l name -d 'Name of the module [default: `livepatc
 complete -c kpatch-build -s o -l output -d 'Directory for the module [default: the current directory]' -r -f -a "(__fish_complete_directories)"
 complete -c kpatch-build -l fuzz -d 'Lines of context that may differ where a patch is applied' -r
 complete -c kpatch-build -l skip-data-changes -d 'Leave out changes of the initial values of these data; the running kernel keeps the old ones (repeatable)' -r
+complete -c kpatch-build -l allow-layout-change -d 'Accept that the patches change the layout of this structure (repeatable)' -r
 complete -c kpatch-build -s j -l jobs -d 'Number of commands to run at once [default: number of processors]' -r
 complete -c kpatch-build -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
 always\t'Always'

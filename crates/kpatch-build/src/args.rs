@@ -149,6 +149,10 @@ pub struct Args {
     #[arg(long, help_heading = "Build")]
     pub only_touched_units: bool,
 
+    /// Accept that the patches change the layout of this structure (repeatable)
+    #[arg(long, value_name = "STRUCT", help_heading = "Build")]
+    pub allow_layout_change: Vec<String>,
+
     /// Number of commands to run at once [default: number of processors]
     #[arg(short, long, value_name = "N", help_heading = "Build")]
     pub jobs: Option<NonZeroUsize>,

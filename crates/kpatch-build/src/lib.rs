@@ -5,6 +5,7 @@ pub mod cache;
 pub mod cli;
 pub mod error;
 pub mod events;
+pub mod layout;
 pub mod mapped;
 pub mod options;
 pub mod originals;

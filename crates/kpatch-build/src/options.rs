@@ -15,6 +15,8 @@ use crate::events::Phase;
 use crate::settings::FileSettings;
 
 /// Everything the pipeline needs to know.
+// Switches of a command line are independent of each other.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Patch files in the order of application, absolute.
@@ -43,6 +45,8 @@ pub struct Options {
     pub skip: Skip,
     /// Whether units that only read a touched header are left as they are.
     pub only_touched: bool,
+    /// Structures whose layout may change, by name.
+    pub allowed_layouts: Vec<String>,
     /// Commands to run at once.
     pub jobs: NonZeroUsize,
     /// How often `--debug` was given.
@@ -291,6 +295,7 @@ impl Options {
             replace: !args.non_replace,
             fuzz: args.fuzz,
             skip_compiler_check: args.skip_compiler_check,
+            allowed_layouts: args.allow_layout_change.clone(),
             only_touched: args.only_touched_units,
             skip: Skip { init: args.skip_init_changes, data: args.skip_data_changes.clone() },
             jobs: args.jobs.or(file.jobs).unwrap_or_else(processors),

@@ -15,8 +15,9 @@ use kbuild::store::{self, Lock, StoreError};
 
 use crate::cache::{Cache, Key};
 
-/// Begins the file, and changes with its layout.
-const MAGIC: &str = "kpatch originals 2";
+/// The file's name, and its first line. It changes with the layout and with what a slice is: versions of this tool
+/// that share a cache do not take each other's records for damaged ones.
+pub const FORMAT: &str = "originals-2";
 
 /// Records of one run that a killed one may lose.
 const SAVE_EVERY: usize = 400;
@@ -161,7 +162,7 @@ impl Records {
     /// no unit names are left out. The last line is a hash of all before it.
     fn to_text(&self) -> String {
         let mut numbers = vec![None; self.files.len()];
-        let mut text = format!("{MAGIC}\n");
+        let mut text = format!("{FORMAT}\n");
         let mut count = 0u32;
         for &id in self.units.values().flat_map(|record| &record.files) {
             let number = &mut numbers[id as usize];
@@ -193,9 +194,9 @@ impl Records {
             return None;
         }
         let (files, units) =
-            body.strip_prefix(MAGIC)?.strip_prefix('\n')?.split_once("\n\n").or_else(|| {
+            body.strip_prefix(FORMAT)?.strip_prefix('\n')?.split_once("\n\n").or_else(|| {
                 // No file at all.
-                body.strip_prefix(MAGIC)?.strip_prefix("\n\n").map(|units| ("", units))
+                body.strip_prefix(FORMAT)?.strip_prefix("\n\n").map(|units| ("", units))
             })?;
         let mut records = Records::default();
         for line in files.lines() {

@@ -20,7 +20,7 @@ use crate::cache::{Cache, CacheError, Key, KeyBuilder, Lookup};
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
 use crate::originals::Originals;
-use crate::patch::PatchFile;
+use crate::patch::{FileKind, FilePatch, PatchFile, Patched};
 
 /// What a unit is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,11 +47,17 @@ pub enum DebugInformation {
 }
 
 impl DebugInformation {
-    /// What this patch calls for: types where it touches a header, or lines of a structure's definition.
-    pub fn for_patch(touches_headers: bool, patches: &[PatchFile]) -> DebugInformation {
-        let hunks = patches.iter().flat_map(|patch| &patch.files).flat_map(|file| &file.hunks);
-        let mut lines = hunks.flat_map(|hunk| &hunk.lines);
-        if touches_headers || lines.any(|line| begins_structure(&line.text)) {
+    /// What the patches call for: types where they touch a header, or lines in a structure's definition.
+    pub fn for_patch(patched: &Patched, patches: &[PatchFile]) -> DebugInformation {
+        let in_structure = |file: &FilePatch| {
+            let content = file.paths().find_map(|path| patched.files.get(path)?.as_deref());
+            file.hunks.iter().any(|hunk| {
+                hunk.lines.iter().any(|line| begins_structure(&line.text))
+                    || content.is_some_and(|content| is_in_structure(content, hunk.new_start))
+            })
+        };
+        let mut files = patches.iter().flat_map(|patch| &patch.files);
+        if patched.of_kind(FileKind::Header).next().is_some() || files.any(in_structure) {
             DebugInformation::Full
         } else {
             DebugInformation::Lines
@@ -74,6 +80,14 @@ fn begins_structure(line: &[u8]) -> bool {
         && !line.contains(&b'(')
         && !line.contains(&b'=')
         && line.split(|&byte| byte == b' ' || byte == b'\t').any(is_type)
+}
+
+/// True if the last line above `line` (from 1) that starts without blanks begins a structure.
+fn is_in_structure(content: &[u8], line: u64) -> bool {
+    let above = usize::try_from(line).unwrap_or(usize::MAX);
+    let last =
+        content.lines().take(above).filter(|l| l.first().is_some_and(|b| !b.is_ascii_whitespace())).last();
+    last.is_some_and(begins_structure)
 }
 
 /// The header that reads runtime constants as variables, below the source tree; since 6.12.
@@ -352,6 +366,13 @@ mod tests {
         for line in ["struct a b = {", "struct a *f(struct b *c) {", "struct a *p;", "\tif (x) {", "{"] {
             assert!(!begins_structure(line.as_bytes()), "{line}");
         }
+    }
+
+    #[test]
+    fn a_hunk_in_the_middle_of_a_structure_is_seen() {
+        let content = b"struct a {\n\tint b;\n\n\tint c;\n};\nint f(void)\n{\n\tint d;\n}\n";
+        let inside: Vec<u64> = (0..12).filter(|&line| is_in_structure(content, line)).collect();
+        assert_eq!(inside, [1, 2, 3, 4]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod check;
 pub mod compile;
 pub mod convert;
 pub mod diff;
+pub mod layout;
 pub mod link;
 pub mod module;
 pub mod narrow;
@@ -27,7 +28,7 @@ use crate::cache::Cache;
 use crate::error::{self, Error};
 use crate::events::{Event, Events, Phase, Step, phase};
 use crate::options::Options;
-use crate::originals::Originals;
+use crate::originals::{self, Originals};
 use crate::patch::{self, PatchFile};
 use crate::workspace::Workspace;
 use compile::{Objects, Variant};
@@ -90,7 +91,7 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
     root.bind(work.space.path());
     root.bind(&headers);
     let launcher = launcher(options, &resolved);
-    let originals = Originals::open(resolved.kernel.work_dir.join("originals"));
+    let originals = Originals::open(resolved.kernel.work_dir.join(originals::FORMAT));
     let context = compile::Context {
         root: &root,
         tree: &tree,
@@ -102,12 +103,17 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         launcher: &launcher,
         cache: &work.cache,
         originals: &originals,
-        debug: compile::DebugInformation::for_patch(
-            patched.of_kind(patch::FileKind::Header).next().is_some(),
-            &patches,
-        ),
+        debug: compile::DebugInformation::for_patch(&patched, &patches),
         jobs: options.jobs.get(),
     };
+    let compiler = Compiler { context: &context, options, events };
+    // What the patches touch comes first: where that is wrong, hundreds of readers need not be looked at.
+    let mut objects = Objects::new();
+    if units.iter().any(|unit| unit.indirect) {
+        let direct = units.iter().filter(|unit| !unit.indirect).cloned().collect();
+        let direct = phase(Phase::Plan, events, || preprocess::run(&context, direct, &patched, events))?;
+        phase(Phase::Compile, events, || compiler.pairs(&direct, &mut objects))?;
+    }
     let units = phase(Phase::Plan, events, || preprocess::run(&context, units, &patched, events))?;
     plan::confirm(options, &units, events)?;
     let bytes = ShippedBytes::read(&resolved.kernel, &vmlinux, &units, events)?;
@@ -117,12 +123,11 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
 
     events(Event::Step(Step::BuildingOriginal));
     events(Event::Step(Step::BuildingPatched));
-    let (units, objects) = phase(Phase::Compile, events, || {
-        let pairs = compile::jobs(&units, &[Variant::Patched, Variant::Original]);
-        let mut objects = compile::run(&context, &pairs, events)?;
-        let units = narrow::run(units.clone(), &objects, events);
+    let units = phase(Phase::Compile, events, || {
+        compiler.pairs(&units, &mut objects)?;
+        let units = narrow::run(units, &objects, events);
         objects.extend(compile::run(&context, &compile::jobs(&units, &[Variant::Shipped]), events)?);
-        Ok::<_, Vec<Error>>((units, objects))
+        Ok::<_, Vec<Error>>(units)
     })?;
     phase(Phase::Prove, events, || {
         prove::run(&units, &objects, &tables.files(), options.skip_compiler_check, events)
@@ -226,6 +231,31 @@ fn launcher(options: &Options, resolved: &Resolved) -> Vec<String> {
         words.pop();
     }
     words
+}
+
+/// From units to pairs of objects whose structures agree.
+struct Compiler<'a> {
+    context: &'a compile::Context<'a>,
+    options: &'a Options,
+    events: Events<'a>,
+}
+
+impl Compiler<'_> {
+    /// Compiles the original and the patched version of units that have no objects yet. A few go first, so that a
+    /// changed layout is told before hundreds of units are compiled with it.
+    fn pairs(&self, units: &[Unit], objects: &mut Objects) -> Result<(), Vec<Error>> {
+        let new = units.iter().filter(|unit| !objects.contains_key(&(unit.object.clone(), Variant::Patched)));
+        let new: Vec<Unit> = new.cloned().collect();
+        let (first, rest) = new.split_at(new.len().min(self.context.jobs));
+        for batch in [first, rest] {
+            let jobs = compile::jobs(batch, &[Variant::Patched, Variant::Original]);
+            objects.extend(compile::run(self.context, &jobs, self.events)?);
+            if self.context.debug == compile::DebugInformation::Full {
+                layout::run(batch, objects, &self.options.allowed_layouts, self.events)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// From the linked object to the checked module.

@@ -3,8 +3,10 @@
 //! Of a header with hundreds of readers mostly a few use what changed. This looks at bytes only; whatever differs,
 //! the differ judges.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::Discriminant;
 
+use bstr::ByteSlice;
 use kpatch_elf::{Object, Place, Relocation, Section, Symbol};
 use rayon::prelude::*;
 
@@ -42,6 +44,25 @@ fn differs(unit: &Unit, objects: &Objects) -> bool {
 fn same_code(original: &Object<'_>, patched: &Object<'_>) -> bool {
     // Sections first: they differ soonest.
     sections(original) == sections(patched) && symbols(original) == symbols(patched)
+}
+
+/// Functions of the patched object, by their names in the source, that differ from those of the original or are new.
+pub(super) fn changed_functions(original: &Object<'_>, patched: &Object<'_>) -> BTreeSet<String> {
+    let before: BTreeMap<&[u8], Loaded<'_>> =
+        sections(original).into_iter().map(|section| (section.name, section)).collect();
+    let differs = |section: &Section<'_>| {
+        let name: &[u8] = section.name.as_ref().as_ref();
+        before.get(name).is_none_or(|before| *before != loaded(patched, section))
+    };
+    let changed: Vec<bool> =
+        patched.sections.iter().map(|section| section.is_text() && differs(section)).collect();
+    let of_changed = patched.symbols.iter().filter(|symbol| {
+        let section = symbol.section().and_then(|id| changed.get(id.index()));
+        symbol.is_function() && section.is_some_and(|changed| *changed)
+    });
+    // What the compiler makes of a function has a suffix: `name.isra.0`.
+    let name = |symbol: &Symbol<'_>| symbol.name.to_str_lossy().split('.').next().map(str::to_owned);
+    of_changed.filter_map(name).collect()
 }
 
 #[derive(PartialEq, Eq)]
@@ -133,5 +154,8 @@ mod tests {
         ] {
             assert!(!same(&original.replace(from, to)), "{to}");
         }
+        let other = compile(&original.replace("return f()", "return g()"));
+        let changed = changed_functions(&Object::read(&object).unwrap(), &Object::read(&other).unwrap());
+        assert_eq!(changed, ["h".to_owned()].into());
     }
 }

@@ -1,0 +1,243 @@
+//! Structures of the original against those of the patched unit.
+//!
+//! Objects that live when a patch is applied keep the layout they were made with, and code that is not patched goes
+//! on using it. So a structure that changes its size, or whose members move or change their types, is hardly ever
+//! what a live patch can bring; a new member where there was nothing is told apart, since its author may know that
+//! nobody reads it unset.
+
+mod dwarf;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+pub use dwarf::{LayoutError, Types};
+
+/// A structure or union.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Bytes.
+    pub size: u64,
+    /// Members by name, those of nested structures as `outer.inner`.
+    pub members: BTreeMap<String, Member>,
+}
+
+/// A member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Where it begins, bits from the start of the structure.
+    pub offset: u64,
+    /// How long it is, bits; 0 for an array without a length.
+    pub size: u64,
+    /// Its type as C writes it.
+    pub kind: String,
+}
+
+/// What became of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// New, where the original has padding.
+    InHole(u64),
+    /// New, after all that the original has.
+    AtEnd(u64),
+    /// New, where others were.
+    Inserted(u64),
+    /// It is no more.
+    Removed,
+    /// It begins elsewhere; both are bits.
+    Moved(u64, u64),
+    /// It is of another type.
+    Retyped(String, String),
+}
+
+/// A structure that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutChange {
+    /// Its name with `struct` or `union`.
+    pub name: String,
+    /// Bytes before and after.
+    pub size: (u64, u64),
+    /// Members that changed, by name.
+    pub members: Vec<(String, MemberChange)>,
+}
+
+impl LayoutChange {
+    /// True if all that is old stays where it was.
+    pub fn only_adds(&self) -> bool {
+        self.members
+            .iter()
+            .all(|(_, change)| matches!(change, MemberChange::InHole(_) | MemberChange::AtEnd(_)))
+    }
+}
+
+/// The structures that both have and that differ, by name.
+pub fn changes(original: &Types, patched: &Types) -> Vec<LayoutChange> {
+    let both =
+        original.layouts.iter().filter_map(|(name, old)| Some((name, old, patched.layouts.get(name)?)));
+    both.filter(|(_, old, new)| old != new).map(|(name, old, new)| compare(name, old, new)).collect()
+}
+
+/// The functions, of those named, that use a structure.
+pub fn users(types: &Types, structure: &str, functions: &BTreeSet<String>) -> Vec<String> {
+    let uses = |name: &&String| types.functions.get(*name).is_some_and(|used| used.contains(structure));
+    functions.iter().filter(uses).cloned().collect()
+}
+
+fn compare(name: &str, old: &Layout, new: &Layout) -> LayoutChange {
+    let mut members = Vec::new();
+    for (member, was) in &old.members {
+        match new.members.get(member) {
+            None => members.push((member.clone(), MemberChange::Removed)),
+            Some(is) => {
+                if was.offset != is.offset {
+                    members.push((member.clone(), MemberChange::Moved(was.offset, is.offset)));
+                }
+                if was.kind != is.kind || was.size != is.size {
+                    let change = MemberChange::Retyped(was.kind.clone(), is.kind.clone());
+                    members.push((member.clone(), change));
+                }
+            }
+        }
+    }
+    for (member, is) in new.members.iter().filter(|(member, _)| !old.members.contains_key(*member)) {
+        let overlaps = |was: &Member| was.offset < is.offset + is.size && is.offset < was.offset + was.size;
+        let change = if is.offset >= old.size * 8 {
+            MemberChange::AtEnd(is.offset)
+        } else if old.members.values().any(overlaps) {
+            MemberChange::Inserted(is.offset)
+        } else {
+            MemberChange::InHole(is.offset)
+        };
+        members.push((member.clone(), change));
+    }
+    LayoutChange { name: name.to_owned(), size: (old.size, new.size), members }
+}
+
+/// An offset in bits as people write it: `8`, or `8:3` for a bit field.
+struct Offset(u64);
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 % 8 {
+            0 => write!(f, "{}", self.0 / 8),
+            bit => write!(f, "{}:{bit}", self.0 / 8),
+        }
+    }
+}
+
+impl fmt::Display for MemberChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MemberChange::InHole(at) => write!(f, "is new, in a hole at {}", Offset(*at)),
+            MemberChange::AtEnd(at) => write!(f, "is new, at the end at {}", Offset(*at)),
+            MemberChange::Inserted(at) => write!(f, "is new, at {}", Offset(*at)),
+            MemberChange::Removed => f.write_str("is gone"),
+            MemberChange::Moved(from, to) => write!(f, "moves from {} to {}", Offset(*from), Offset(*to)),
+            MemberChange::Retyped(from, to) => write!(f, "was `{from}`, is `{to}`"),
+        }
+    }
+}
+
+/// Members that a message names; the others are counted.
+const NAMED: usize = 8;
+
+impl fmt::Display for LayoutChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (old, new) = self.size;
+        if old == new {
+            write!(f, "{new} bytes")?;
+        } else {
+            write!(f, "{old} bytes before, {new} after")?;
+        }
+        for (name, change) in self.members.iter().take(NAMED) {
+            write!(f, "; {name} {change}")?;
+        }
+        if self.members.len() > NAMED {
+            write!(f, "; and {} more", self.members.len() - NAMED)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGINAL: &str = "struct leaf { int a; };\n\
+        struct s { char c; int i; struct { long x, y; } in; union { int u; char v; }; struct leaf l; \
+          unsigned b : 3; long (*f)(struct s *); short arr[3]; const char *p; };\n\
+        struct same { struct s *s; struct same *next; };\n\
+        typedef struct { int t; } named;\n\
+        int use(struct s *s, struct same *o, named *n) { return s->i + o->s->in.x + n->t; }\n\
+        int other(struct leaf *l) { return l->a; }\n";
+
+    fn types(text: &str, options: &[&str]) -> Types {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, object) = (dir.path().join("a.c"), dir.path().join("a.o"));
+        fs_err::write(&source, text).unwrap();
+        let status = std::process::Command::new("gcc")
+            .args(["-g", "-O1", "-c", "-gz=none", "-o"])
+            .args([&object, &source])
+            .args(options)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        Types::of(&fs_err::read(&object).unwrap()).unwrap()
+    }
+
+    fn changed(from: &str, to: &str) -> Vec<String> {
+        assert!(ORIGINAL.contains(from), "{from}");
+        let text = ORIGINAL.replace(from, to);
+        let found = ["-gdwarf-4", "-gdwarf-5"].map(|version| {
+            let (original, patched) = (types(ORIGINAL, &[version]), types(&text, &[version]));
+            changes(&original, &patched).iter().map(|c| format!("{}: {c}", c.name)).collect::<Vec<_>>()
+        });
+        assert_eq!(found[0], found[1], "both versions of DWARF say the same");
+        found[0].clone()
+    }
+
+    #[test]
+    fn what_moved_is_told_from_what_is_new() {
+        assert_eq!(changed("char c;", "char c, d;"), ["struct s: 64 bytes; d is new, in a hole at 1"]);
+        assert_eq!(
+            changed("const char *p;", "const char *p; int e;"),
+            ["struct s: 64 bytes before, 72 after; e is new, at the end at 64"]
+        );
+        assert_eq!(
+            changed("long x, y", "long z, x, y"),
+            [
+                "struct s: 64 bytes before, 72 after; arr moves from 48 to 56; b moves from 32 to 40; f moves from 40 to 48; \
+              in.x moves from 8 to 16; in.y moves from 16 to 24; l moves from 28 to 36; p moves from 56 to 64; \
+              u moves from 24 to 32; and 2 more"
+            ]
+        );
+        assert_eq!(
+            changed("unsigned b : 3", "unsigned b : 4"),
+            ["struct s: 64 bytes; b was `unsigned int : 3`, is `unsigned int : 4`"]
+        );
+        assert_eq!(
+            changed("int a; }", "unsigned a; }"),
+            ["struct leaf: 4 bytes; a was `int`, is `unsigned int`"]
+        );
+        assert_eq!(changed("int t;", "int t, w;").len(), 1);
+        assert_eq!(changed("short arr[3]", "short arr[2]").len(), 1);
+        assert_eq!(changed("const char *p", "char *p").len(), 1);
+        assert_eq!(changed("return s->i", "return 1 + s->i"), [""; 0]);
+    }
+
+    #[test]
+    fn only_additions_are_additions() {
+        let (original, more) = (types(ORIGINAL, &[]), types(&ORIGINAL.replace("char c;", "char c, d;"), &[]));
+        assert!(changes(&original, &more)[0].only_adds());
+        let moved = types(&ORIGINAL.replace("char c;", "long before; char c;"), &[]);
+        assert!(!changes(&original, &moved)[0].only_adds());
+    }
+
+    #[test]
+    fn functions_are_known_by_the_structures_they_use() {
+        let types = types(ORIGINAL, &[]);
+        let all = ["other".to_owned(), "use".to_owned()].into();
+        assert_eq!(users(&types, "struct s", &all), ["use"]);
+        assert_eq!(users(&types, "struct leaf", &all), ["other"]);
+        assert_eq!(users(&types, "struct none", &all), [""; 0]);
+    }
+}

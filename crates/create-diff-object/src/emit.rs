@@ -439,7 +439,7 @@ impl Emitter<'_, '_> {
             return None;
         };
         let section: &BStr = unit.section(target).name.as_ref();
-        if tables::is_init(section) {
+        if unit.is_freed(unit.element(target).section) {
             self.fail(
                 by,
                 DiffError::InitReference {

@@ -173,7 +173,7 @@ fn load<'a>(input: &Input<'a>) -> [Result<Unit<'a>, LoadError>; 2] {
 #[expect(clippy::result_large_err, reason = "one value per comparison")]
 pub fn diff(input: &Input<'_>) -> Result<Outcome, Failure> {
     let report = Report { unit: input.unit.to_owned(), object: input.object.to_owned(), ..Report::default() };
-    let (original, patched) = match load(input) {
+    let (mut original, mut patched) = match load(input) {
         [Ok(original), Ok(patched)] => (original, patched),
         [original, patched] => {
             let errors = load_errors("original", original.err())
@@ -196,6 +196,9 @@ pub fn diff(input: &Input<'_>) -> Result<Outcome, Failure> {
     if !errors.is_empty() {
         return Err(Failure { errors, report });
     }
+    let keeps_memory_init = lookup::keeps_memory_init(&original, input.shipped, input.object);
+    original.keeps_memory_init = keeps_memory_init;
+    patched.keeps_memory_init = keeps_memory_init;
     compare(input, &original, &patched, report)
 }
 

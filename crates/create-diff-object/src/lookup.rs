@@ -315,6 +315,31 @@ impl Neighbourhood {
     }
 }
 
+/// Whether the shipped object keeps what is in its `.meminit` sections: what the unit has there lies outside
+/// of what vmlinux frees. Only a vmlinux with addresses tells.
+pub(crate) fn keeps_memory_init(unit: &Unit<'_>, shipped: &SymbolTable<'_>, object: &str) -> bool {
+    if object != kpatch_elf::klp::VMLINUX {
+        return true;
+    }
+    let address = |name: &str| shipped.global(name.into()).map(|id| shipped.symbol(id).value);
+    let (Some(from), Some(to)) = (address("__init_begin"), address("__init_end")) else { return false };
+    let mut places = unit
+        .object
+        .symbols
+        .iter()
+        .filter(|symbol| {
+            symbol.is_function()
+                && symbol
+                    .section()
+                    .is_some_and(|s| crate::tables::is_memory_init(unit.object.section(s).name.as_ref()))
+        })
+        .flat_map(|symbol| shipped.named(symbol.name.as_ref()))
+        .map(|id| shipped.symbol(id))
+        .filter(|symbol| symbol.defined)
+        .peekable();
+    places.peek().is_some() && places.all(|symbol| !(from..to).contains(&symbol.value))
+}
+
 fn kind_fits(kind: u8, shipped: ShippedKind) -> bool {
     match shipped {
         ShippedKind::Function => kind == symbol_kind::FUNC,

@@ -11,7 +11,7 @@ use crate::correlate::Twins;
 use crate::emit::is_empty_replacement;
 use crate::lines::LineNumbers;
 use crate::names::{self, Special};
-use crate::tables::{self, Class};
+use crate::tables::Class;
 use crate::unit::{ElementId, Kind, Target, Unit};
 use crate::verify::has_entry;
 
@@ -96,7 +96,7 @@ fn replace_callers(original: &Unit<'_>, patched: &Unit<'_>, twins: &Twins, statu
             && !statuses.parent.contains_key(&id)
             && original.is_local(twin)
             && patched.is_local(id)
-            && !tables::is_init(patched.section(id).name.as_ref());
+            && !patched.is_freed(patched.element(id).section);
         if !without || statuses.copied.contains(&id) {
             continue;
         }
@@ -133,9 +133,7 @@ fn callers(unit: &Unit<'_>, id: ElementId) -> Option<BTreeSet<ElementId>> {
         match unit.element(by).kind {
             Kind::Entry(_) => {}
             _ if by == id || inside => {}
-            Kind::Function
-                if reference.flow != Flow::Next && !tables::is_init(unit.section(by).name.as_ref()) =>
-            {
+            Kind::Function if reference.flow != Flow::Next && !unit.is_freed(unit.element(by).section) => {
                 out.insert(by);
             }
             _ => return None,
@@ -158,8 +156,8 @@ fn compare_all(original: &Unit<'_>, patched: &Unit<'_>, twins: &Twins, lines: &L
     for id in patched.ids() {
         let Some(twin) = twins.of_patched[id.index()] else { continue };
         let mut change = Change::Same;
-        let moved = tables::is_init(original.section(twin).name.as_ref())
-            != tables::is_init(patched.section(id).name.as_ref());
+        let moved = original.is_freed(original.element(twin).section)
+            != patched.is_freed(patched.element(id).section);
         if let Some(difference) = comparer.difference(twin, id) {
             if patched.element(id).kind == Kind::Function
                 && lines.only_lines_differ(original, patched, &comparer, twin, id)
@@ -244,12 +242,16 @@ fn users_of_table(
         let section = patched.section(table);
         let writable = section.has(section_flags::WRITE) && !section.name.starts_with(b".data.rel.ro");
         let registered = patched.classes[patched.element(table).section.index()] != Class::Data;
-        if writable || registered || !patched.is_local(table) || tables::is_init(section.name.as_ref()) {
+        if writable
+            || registered
+            || !patched.is_local(table)
+            || patched.is_freed(patched.element(table).section)
+        {
             return false;
         }
         for (by, _) in &patched.referrers[table.index()] {
             match patched.element(*by).kind {
-                Kind::Function if !tables::is_init(patched.section(*by).name.as_ref()) => {
+                Kind::Function if !patched.is_freed(patched.element(*by).section) => {
                     users.insert(*by);
                 }
                 Kind::Datum => queue.push(*by),
@@ -261,7 +263,7 @@ fn users_of_table(
         // Whoever used the original and is the same today must be among them.
         let Some(twin) = twins.of_patched[table.index()] else { continue };
         for (by, _) in &original.referrers[twin.index()] {
-            if tables::is_init(original.section(*by).name.as_ref()) {
+            if original.is_freed(original.element(*by).section) {
                 return false;
             }
         }
@@ -356,7 +358,7 @@ pub(crate) fn select(patched: &Unit<'_>, statuses: &Statuses, seeds: &Seeds) -> 
     };
     for id in patched.ids() {
         let element = patched.element(id);
-        let init = tables::is_init(patched.section(id).name.as_ref());
+        let init = patched.is_freed(patched.element(id).section);
         if seeds.ignored.contains(&id) || patched.classes[element.section.index()] == Class::Registration {
             continue;
         }

@@ -251,7 +251,13 @@ pub(crate) fn is_exit(section: &BStr) -> bool {
     section.starts_with(b".exit") || section.starts_with(b".memexit.") || section.starts_with(b"__exit")
 }
 
-/// Where freed code and data live, for refusals.
+/// Code and data that the kernel frees after start, the kind of [`is_memory_init`] included.
 pub(crate) fn is_init(section: &BStr) -> bool {
     names::is_discarded_after_init(section)
+}
+
+/// Code and data of `__meminit` and the like, which the kernel keeps if it can add memory at run time
+/// (`MEM_KEEP` in `vmlinux.lds.h`), and which modules keep in any case.
+pub(crate) fn is_memory_init(section: &BStr) -> bool {
+    section.starts_with(b".meminit.") || section.starts_with(b".memexit.")
 }

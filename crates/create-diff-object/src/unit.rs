@@ -121,6 +121,8 @@ pub(crate) struct Unit<'d> {
     pub(crate) file_of: Vec<Option<SymbolId>>,
     /// For each function, the entries of special sections that are about it, in section order.
     pub(crate) entries_of: Lists<ElementId>,
+    /// The kernel keeps `.meminit` sections.
+    pub(crate) keeps_memory_init: bool,
     /// Remarks.
     pub(crate) warnings: Vec<String>,
     /// Directories with `/` at their end below which source files go by relative names.
@@ -147,6 +149,7 @@ impl<'d> Unit<'d> {
             elements: Vec::new(),
             references: Vec::new(),
             entries_of: Lists::none(),
+            keeps_memory_init: false,
             warnings: Vec::new(),
             source_trees,
             referrers: Lists::none(),
@@ -219,6 +222,12 @@ impl<'d> Unit<'d> {
     pub(crate) fn references(&self, id: ElementId) -> &[Reference] {
         let range = &self.element(id).references;
         &self.references[range.start as usize..range.end as usize]
+    }
+
+    /// Code or data that is gone when the patch is loaded.
+    pub(crate) fn is_freed(&self, section: SectionId) -> bool {
+        let name: &BStr = self.object.section(section).name.as_ref();
+        tables::is_init(name) && !(self.keeps_memory_init && tables::is_memory_init(name))
     }
 
     /// The elements of a section.

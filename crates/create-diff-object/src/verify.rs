@@ -60,7 +60,7 @@ pub(crate) fn verify(
             continue;
         }
         let registration = patched.classes[element.section.index()] == Class::Registration;
-        let init = tables::is_init(section);
+        let init = patched.is_freed(element.section);
         let late = match element.kind {
             Kind::Function => init || registration,
             Kind::Datum => registration || init && status == Change::Changed,
@@ -126,7 +126,7 @@ pub(crate) fn verify(
                     && patched.classes[patched.element(id).section.index()] == Class::Data =>
             {
                 let section: &BStr = patched.section(id).name.as_ref();
-                if names::is_sanitizer_data(section) || tables::is_init(section) {
+                if names::is_sanitizer_data(section) || patched.is_freed(patched.element(id).section) {
                     continue;
                 }
                 let function = referenced(patched, id)

@@ -38,7 +38,6 @@ const PPC64LE: &[&str] = &["-mabi=elfv2", "-mcmodel=large", "-fplt", "-msoft-flo
 const S390X: &[&str] = &["-m64", "-fPIE", "-march=z10", "-mpacked-stack", "-mbackchain", "-msoft-float"];
 const LOONGARCH64: &[&str] = &["-mabi=lp64s", "-msoft-float", "-fpatchable-function-entry=2"];
 
-const FENTRY_S390X: &[&str] = &["-pg", "-mfentry", "-mnop-mcount", "-mrecord-mcount"];
 const CLANG_AARCH64: &[&str] = &["--target=aarch64-linux-gnu"];
 const CLANG_S390X: &[&str] =
     &["--target=s390x-linux-gnu", "-pg", "-mfentry", "-mnop-mcount", "-mrecord-mcount"];
@@ -115,7 +114,13 @@ pub(crate) const TOOLCHAINS: [Toolchain; 22] = [
         &["-fpatchable-function-entry=2"],
         "powerpc64le-linux-gnu-ld",
     ),
-    toolchain("s390x-gcc-12", "s390x-linux-gnu-gcc-12", S390X, FENTRY_S390X, "s390x-linux-gnu-ld"),
+    toolchain(
+        "s390x-gcc-12",
+        "s390x-linux-gnu-gcc-12",
+        S390X,
+        &["-pg", "-mfentry", "-mnop-mcount", "-mrecord-mcount", "-fno-section-anchors"],
+        "s390x-linux-gnu-ld",
+    ),
     toolchain(
         "s390x-gcc-12-hotpatch",
         "s390x-linux-gnu-gcc-12",

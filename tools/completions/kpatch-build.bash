@@ -16,6 +16,18 @@ _kpatch__build() {
             ",$1")
                 cmd="kpatch__build"
                 ;;
+            kpatch__build,cache)
+                cmd="kpatch__build__subcmd__cache"
+                ;;
+            kpatch__build__subcmd__cache,list)
+                cmd="kpatch__build__subcmd__cache__subcmd__list"
+                ;;
+            kpatch__build__subcmd__cache,prune)
+                cmd="kpatch__build__subcmd__cache__subcmd__prune"
+                ;;
+            kpatch__build__subcmd__cache,verify)
+                cmd="kpatch__build__subcmd__cache__subcmd__verify"
+                ;;
             *)
                 ;;
         esac
@@ -23,7 +35,7 @@ _kpatch__build() {
 
     case "${cmd}" in
         kpatch__build)
-            opts="-a -s -c -v -t -n -o -R -j -d -h --archversion --sourcedir --config --vmlinux --suite --refresh --build-root --target --name --output --non-replace --fuzz --skip-compiler-check --skip-init-changes --skip-data-changes --only-touched-units --allow-layout-change --jobs --debug --skip-cleanup --quiet --color --time --json --version --generate --help"
+            opts="-a -s -c -v -t -n -o -R -j -d -h --archversion --sourcedir --config --vmlinux --suite --refresh --build-root --target --name --output --non-replace --fuzz --skip-compiler-check --skip-init-changes --skip-data-changes --only-touched-units --allow-layout-change --cc-launcher --cache-size --jobs --debug --skip-cleanup --quiet --color --time --json --version --generate --help cache"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -164,6 +176,14 @@ _kpatch__build() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --cc-launcher)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cache-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --jobs)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -195,6 +215,66 @@ _kpatch__build() {
                     COMPREPLY=($(compgen -W "man complete-bash complete-zsh complete-fish" -- "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpatch__subcmd__build__subcmd__cache)
+            opts="-h --help list prune verify"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpatch__subcmd__build__subcmd__cache__subcmd__list)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpatch__subcmd__build__subcmd__cache__subcmd__prune)
+            opts="-h --cache-size --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --cache-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpatch__subcmd__build__subcmd__cache__subcmd__verify)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

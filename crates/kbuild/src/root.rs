@@ -91,8 +91,8 @@ pub enum Root {
 /// Variables of the caller that a command may see; all others stay out, so that two users get one result.
 const KEPT_VARIABLES: [&str; 5] = ["PATH", "HOME", "USER", "LOGNAME", "TMPDIR"];
 
-/// Prefixes of variables that steer compiler caches.
-const KEPT_PREFIXES: [&str; 2] = ["CCACHE_", "SCCACHE_"];
+/// Prefixes of variables that steer compiler launchers.
+const KEPT_PREFIXES: [&str; 3] = ["CCACHE_", "DISTCC_", "SCCACHE_"];
 
 /// Program path inside a root file system.
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{ArgAction, CommandFactory, Parser, ValueEnum, ValueHint};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// What can be generated from the definition of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,9 +71,16 @@ Exit status is 0 if the module was made, else 1.";
     disable_version_flag = true,
     infer_long_args = true,
     max_term_width = 100,
-    after_help = AFTER_HELP
+    after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
 )]
 pub struct Args {
+    /// Something else than making a module.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Patch files, applied in this order
     #[arg(value_name = "PATCH", value_hint = ValueHint::FilePath, required_unless_present_any = ["version", "generate"])]
     pub patches: Vec<PathBuf>,
@@ -153,6 +160,14 @@ pub struct Args {
     #[arg(long, value_name = "STRUCT", help_heading = "Build")]
     pub allow_layout_change: Vec<String>,
 
+    /// Command to run compilers by, such as ccache, sccache or distcc [default: the words of CC before the compiler]
+    #[arg(long, value_name = "COMMAND", help_heading = "Build")]
+    pub cc_launcher: Option<String>,
+
+    /// Most bytes of compiled objects to keep in the cache, as in 500M or 4G [default: 2G]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Build")]
+    pub cache_size: Option<u64>,
+
     /// Number of commands to run at once [default: number of processors]
     #[arg(short, long, value_name = "N", help_heading = "Build")]
     pub jobs: Option<NonZeroUsize>,
@@ -188,6 +203,45 @@ pub struct Args {
     /// Print a file that is generated from this command line's definition
     #[arg(long, value_enum, hide = true)]
     pub generate: Option<Generated>,
+}
+
+/// What kpatch-build does besides making modules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Look after the cache of kernels and compiled objects
+    Cache {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: CacheAction,
+    },
+}
+
+/// What can be done with the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum CacheAction {
+    /// Tell what it holds, and how much room that takes
+    List,
+    /// Remove the objects that were not used for longest, and what killed runs left
+    Prune {
+        /// Most bytes of objects to keep, as in 500M or 4G [default: 2G]
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        cache_size: Option<u64>,
+    },
+    /// Check every compiled object, and remove those that are damaged
+    Verify,
+}
+
+/// A number of bytes, with a letter for a power of 1024 where it is large.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'G')) => (&text[..at], 1 << 30),
+        Some((at, 'T')) => (&text[..at], 1 << 40),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    number.ok_or_else(|| "not a size such as 500M or 4G".to_owned())
 }
 
 impl Args {
@@ -252,6 +306,24 @@ mod tests {
     #[test]
     fn what_is_not_there_is_refused() {
         for line in ["", "-j 0 x", "-j many x", "-r k.src.rpm x", "--oot-module m.ko x", "--color pink x"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_cache_is_looked_after_by_commands_of_their_own() {
+        let action = |line: &str| match parse(line).unwrap().command {
+            Some(Command::Cache { action }) => action,
+            None => panic!("{line}"),
+        };
+        assert_eq!(action("cache list"), CacheAction::List);
+        assert_eq!(action("cache verify"), CacheAction::Verify);
+        assert_eq!(action("cache prune"), CacheAction::Prune { cache_size: None });
+        assert_eq!(action("cache prune --cache-size 3M"), CacheAction::Prune { cache_size: Some(3 << 20) });
+        assert_eq!(parse("--cache-size 4G x").unwrap().cache_size, Some(4 << 30));
+        for line in
+            ["cache", "cache prune --cache-size -1", "cache prune --cache-size 99999999T", "--cache-size x y"]
+        {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -234,8 +234,7 @@ impl Cache {
             Err(error) => return Err(io_error("read", &path)(error)),
         };
         if !is_intact(&entry) {
-            self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
-            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            self.remove_damaged(&path)?;
             return Ok(None);
         }
         touch(&path);
@@ -320,6 +319,39 @@ impl Cache {
         lists.truncate(LISTS);
         self.put_value(lists_key(command), &lists)?;
         Ok(true)
+    }
+
+    /// The files of all entries, in the order of their names.
+    pub fn entries(&self) -> Result<Vec<PathBuf>, CacheError> {
+        let mut entries = Vec::new();
+        for directory in list(&self.directory)?.into_iter().filter(|path| path.is_dir()) {
+            let is_entry = |path: &PathBuf| {
+                path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."))
+            };
+            entries.extend(list(&directory)?.into_iter().filter(is_entry));
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    /// Reads every entry. Those that are damaged are removed, see [`Cache::damaged`]; the number of the others.
+    pub fn verify(&self) -> Result<usize, CacheError> {
+        let mut intact = 0;
+        for path in self.entries()? {
+            match fs::read(&path) {
+                Ok(entry) if is_intact(&entry) => intact += 1,
+                Ok(_) => self.remove_damaged(&path)?,
+                // Another run may remove what it finds damaged, or old.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(io_error("read", &path)(error)),
+            }
+        }
+        Ok(intact)
+    }
+
+    fn remove_damaged(&self, path: &Path) -> Result<(), CacheError> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+        remove(path)
     }
 
     /// Entries that were found damaged, and removed.

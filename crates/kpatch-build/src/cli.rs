@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::args::{self, Args};
+use crate::args::{self, Args, CacheAction, Command};
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
-use crate::options::{Display, Environment, Options};
-use crate::report::{Outcome, Reports};
+use crate::maintenance;
+use crate::options::{self, Display, Environment, Options};
+use crate::report::{self, Outcome, Reports};
 use crate::settings::FileSettings;
 use crate::workspace;
 
@@ -34,6 +35,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>, pipeline: Pipeline<'_>) ->
 
     // A working directory that is gone matters only to relative paths, whose errors then name it.
     let directory = std::env::current_dir().unwrap_or_default();
+    if let Some(Command::Cache { action }) = args.command {
+        return look_after_cache(action, &directory);
+    }
     let reports = Reports::new(&Display::new(&args, &directory));
     let result = make(&args, &directory, pipeline, &|event| reports.event(&event));
     let outcome = match &result {
@@ -42,6 +46,22 @@ pub fn run(words: impl IntoIterator<Item = OsString>, pipeline: Pipeline<'_>) ->
     };
     let reported = written(reports.finish(outcome));
     u8::from(result.is_err()).max(reported)
+}
+
+fn look_after_cache(action: CacheAction, directory: &Path) -> u8 {
+    let work = || {
+        let environment = Environment::read();
+        let settings = FileSettings::read(directory, &environment, &mut |_| {})?;
+        let cache = options::cache_directory(&environment, &settings, directory)?;
+        maintenance::run(action, &cache, settings.cache_limit())
+    };
+    match work() {
+        Ok(done) => written(std::io::stdout().write_all(done.text.as_bytes())).max(u8::from(done.damaged)),
+        Err(error) => {
+            let text = report::render(&[error]);
+            written(std::io::stderr().write_all(text.as_bytes())).max(1)
+        }
+    }
 }
 
 fn make(

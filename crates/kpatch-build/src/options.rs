@@ -59,6 +59,8 @@ pub struct Options {
     pub kernels: kernel_artifacts::settings::Settings,
     /// Most bytes that compiled originals may take in the cache.
     pub cache_limit: u64,
+    /// Words to put before the compiler, where the command line says so.
+    pub launcher: Option<Vec<String>>,
     /// What the environment says to compilers.
     pub environment: Environment,
     /// How the run is shown.
@@ -245,18 +247,10 @@ impl Options {
             );
         }
 
-        let cache = match (&environment.cache, &file.cache_dir, &environment.home) {
-            (Some(cache), ..) | (None, Some(cache), _) => directory.join(cache),
-            (None, None, Some(home)) => home.join(".kpatch"),
-            (None, None, None) => {
-                fail(
-                    "no-cache-directory",
-                    "no place for the cache: neither CACHEDIR nor HOME is set".to_owned(),
-                    Some("set CACHEDIR"),
-                );
-                PathBuf::new()
-            }
-        };
+        let cache = cache_directory(environment, file, directory).unwrap_or_else(|error| {
+            errors.borrow_mut().push(error);
+            PathBuf::new()
+        });
 
         let mut kernels = kernel_artifacts::settings::Settings::new(&cache);
         for suite in &args.suite {
@@ -303,7 +297,11 @@ impl Options {
             keep: args.debug > 0 || args.skip_cleanup,
             cache,
             kernels,
-            cache_limit: file.cache_limit(),
+            cache_limit: args.cache_size.unwrap_or_else(|| file.cache_limit()),
+            launcher: args
+                .cc_launcher
+                .as_ref()
+                .map(|words| words.split_whitespace().map(str::to_owned).collect()),
             environment: environment.clone(),
             display: Display {
                 quiet: args.quiet,
@@ -316,6 +314,24 @@ impl Options {
                 debug: args.debug,
             },
         })
+    }
+}
+
+/// The cache's directory: what the environment says, or the settings, or one in the user's home.
+pub fn cache_directory(
+    environment: &Environment,
+    file: &FileSettings,
+    directory: &Path,
+) -> Result<PathBuf, Error> {
+    match (&environment.cache, &file.cache_dir, &environment.home) {
+        (Some(cache), ..) | (None, Some(cache), _) => Ok(directory.join(cache)),
+        (None, None, Some(home)) => Ok(home.join(".kpatch")),
+        (None, None, None) => Err(Error::new(
+            Phase::Arguments,
+            "no-cache-directory",
+            "no place for the cache: neither CACHEDIR nor HOME is set",
+        )
+        .remedy("set CACHEDIR")),
     }
 }
 

@@ -218,6 +218,9 @@ fn no_place(error: &crate::workspace::WorkspaceError) -> Vec<Error> {
 
 /// The words of `CC` before the compiler: a wrapper such as ccache. The compiler itself is the kernel's.
 fn launcher(options: &Options, resolved: &Resolved) -> Vec<String> {
+    if let Some(launcher) = &options.launcher {
+        return launcher.clone();
+    }
     let Some(cc) = options.environment.cc.as_ref().and_then(|cc| cc.to_str()) else { return Vec::new() };
     let mut words: Vec<String> = cc.split_whitespace().map(str::to_owned).collect();
     let is_compiler = |word: &String| {

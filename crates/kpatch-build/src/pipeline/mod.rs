@@ -3,6 +3,7 @@
 pub mod check;
 pub mod compile;
 pub mod convert;
+pub mod crcs;
 pub mod diff;
 pub mod layout;
 pub mod link;
@@ -137,6 +138,10 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
     let shipped = diff::Shipped { tables: &tables, files: &bytes, sizes: &sizes };
     let diff::Differences { extracts, skipped } = phase(Phase::Diff, events, || {
         diff::run(&context, &units, &objects, &shipped, &options.skip, events)
+    })?;
+    phase(Phase::Link, events, || {
+        let changed = crcs::run(&context, &units, &objects, &bytes.exports, events)?;
+        crcs::refuse(&changed, &extracts, &units)
     })?;
     let linked = phase(Phase::Link, events, || link::run(&extracts, &units, &bytes.exports, &overlay))?;
     let names = linked.manifest.objects.iter().map(|object| object.name.clone()).collect();

@@ -1,0 +1,285 @@
+//! CRCs of exported symbols: whether the patches change the type that modules know a symbol by.
+//!
+//! genksyms of the kernel's own kbuild computes them from preprocessed text, as for `Module.symvers`. A patch module
+//! exports nothing, so a changed CRC alone breaks nobody; but patched code that refers to such a symbol takes it for
+//! what the running kernel does not have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bstr::ByteSlice;
+use kbuild::symvers::Symvers;
+use kpatch_elf::{Object, Place};
+use rayon::prelude::*;
+
+use super::compile::{self, Context, Job, Objects, Variant};
+use super::diff::Extract;
+use super::plan::Unit;
+use crate::error::Error;
+use crate::events::{Event, Events, Phase};
+
+/// kbuild's program, below the object tree.
+const GENKSYMS: &str = "scripts/genksyms/genksyms";
+
+/// What symbols that an object exports begin with: up to 6.3, and since.
+const EXPORTS: [&[u8]; 2] = [b"__ksymtab_", b"__export_symbol_"];
+
+/// A symbol whose CRC the patches change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Its CRC in the running kernel.
+    pub shipped: u32,
+    /// As the patches would have it.
+    pub patched: u32,
+    /// Types that changed, as genksyms writes them: `s#name` for `struct name`.
+    pub types: Vec<String>,
+}
+
+/// The exported symbols whose CRC changes, each of which is warned of. Nothing where the kernel has no CRCs from
+/// genksyms.
+pub fn run(
+    context: &Context<'_>,
+    units: &[Unit],
+    objects: &Objects,
+    exports: &Symvers,
+    events: Events<'_>,
+) -> Result<BTreeMap<String, Changed>, Vec<Error>> {
+    // Kernels with GENDWARFKSYMS compute them from debug information, and have no genksyms.
+    if !context.tree.path().join(GENKSYMS).exists() {
+        return Ok(BTreeMap::new());
+    }
+    let pool = compile::pool(context.jobs)?;
+    let results: Vec<Result<Vec<(String, Changed)>, Error>> =
+        pool.install(|| units.par_iter().map(|unit| of_unit(context, unit, objects, exports)).collect());
+    let (mut changed, mut errors) = (BTreeMap::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(found) => changed.extend(found),
+            Err(error) => errors.push(error),
+        }
+    }
+    for (symbol, change) in &changed {
+        events(Event::warning(format!("the type of exported {symbol} changes: {}", describe(change))));
+    }
+    if errors.is_empty() { Ok(changed) } else { Err(errors) }
+}
+
+/// Errors for extracts that refer to a symbol whose CRC changed.
+pub fn refuse(
+    changed: &BTreeMap<String, Changed>,
+    extracts: &[Extract],
+    units: &[Unit],
+) -> Result<(), Vec<Error>> {
+    let mut errors = Vec::new();
+    for extract in extracts.iter().filter(|_| !changed.is_empty()) {
+        // The linker says what is wrong with one that cannot be read.
+        let Ok(object) = Object::read(&extract.bytes) else { continue };
+        let source = units.iter().find(|unit| unit.object == extract.unit).map(|unit| &unit.source);
+        let undefined = object.symbols.iter().filter(|symbol| symbol.place == Place::Undefined);
+        for (symbol, change) in
+            undefined.filter_map(|symbol| changed.get_key_value(&*symbol.name.to_str_lossy()))
+        {
+            let error = Error::new(
+                Phase::Link,
+                "crc-changed",
+                format!("patched code uses exported {symbol}, whose type the patches change"),
+            )
+            .cause(describe(change))
+            .remedy("leave the type of what is exported as it is");
+            errors.push(match source {
+                Some(source) => error.file(source),
+                None => error,
+            });
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn describe(change: &Changed) -> String {
+    let crcs = format!("its CRC is {:#010x}, and would be {:#010x}", change.shipped, change.patched);
+    if change.types.is_empty() {
+        return crcs;
+    }
+    let types: Vec<String> = change.types.iter().map(|name| plain_name(name)).collect();
+    format!("{crcs}, because of {}", types.join(", "))
+}
+
+/// `struct name` for genksyms' `s#name`.
+fn plain_name(name: &str) -> String {
+    match name.split_once('#') {
+        Some(("s", name)) => format!("struct {name}"),
+        Some(("u", name)) => format!("union {name}"),
+        Some(("e" | "E", name)) => format!("enum {name}"),
+        Some((_, name)) => name.to_owned(),
+        None => name.to_owned(),
+    }
+}
+
+fn of_unit(
+    context: &Context<'_>,
+    unit: &Unit,
+    objects: &Objects,
+    exports: &Symvers,
+) -> Result<Vec<(String, Changed)>, Error> {
+    let exported = exported(unit, objects)?;
+    let shipped: BTreeMap<&str, u32> = exported
+        .iter()
+        .filter_map(|name| Some((name.as_str(), exports.get(name.as_bytes().as_bstr())?.crc)))
+        .filter(|(_, crc)| *crc != 0)
+        .collect();
+    if shipped.is_empty() {
+        return Ok(Vec::new());
+    }
+    let patched = compute(context, unit, Variant::Patched)?;
+    let differs = |name: &str, crc: u32| patched.crcs.get(name).is_some_and(|now| *now != crc);
+    if !shipped.iter().any(|(name, crc)| differs(name, *crc)) {
+        return Ok(Vec::new());
+    }
+    let original = compute(context, unit, Variant::Original)?;
+    let mut changed = Vec::new();
+    for (name, crc) in shipped {
+        // Where not even the original comes out as shipped, nothing is known.
+        if let Some(&now) = patched.crcs.get(name).filter(|now| **now != crc)
+            && original.crcs.get(name) == Some(&crc)
+        {
+            let types = changed_types(&original.types, &patched.types, name);
+            changed.push((name.to_owned(), Changed { shipped: crc, patched: now, types }));
+        }
+    }
+    Ok(changed)
+}
+
+/// The symbols that the original of a unit exports.
+fn exported(unit: &Unit, objects: &Objects) -> Result<BTreeSet<String>, Error> {
+    let Some(path) = objects.get(&(unit.object.clone(), Variant::Original)) else {
+        return Ok(BTreeSet::new());
+    };
+    let bytes = fs_err::read(path).map_err(Error::io(Phase::Link, "read", path))?;
+    let Ok(object) = Object::read(&bytes) else { return Ok(BTreeSet::new()) };
+    let name = |name: &[u8]| {
+        let name = EXPORTS.iter().find_map(|prefix| name.strip_prefix(*prefix))?;
+        Some(name.to_str_lossy().into_owned())
+    };
+    Ok(object.symbols.iter().filter_map(|symbol| name(symbol.name.as_ref())).collect())
+}
+
+/// What genksyms says about a unit.
+#[derive(Debug, Default)]
+struct Computed {
+    crcs: BTreeMap<String, u32>,
+    /// By name, what each type or symbol consists of.
+    types: BTreeMap<String, String>,
+}
+
+fn compute(context: &Context<'_>, unit: &Unit, variant: Variant) -> Result<Computed, Error> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::new(Phase::Link, "genksyms", "the CRCs of the unit's exported symbols cannot be computed")
+            .file(&unit.source)
+            .cause(error)
+            .remedy("remove the object tree from the cache directory and run again")
+    };
+    let name = if variant == Variant::Patched { "crc-patched" } else { "crc-original" };
+    let text = context.output.join(name).join(unit.object.with_extension("i"));
+    if let Some(parent) = text.parent() {
+        fs_err::create_dir_all(parent).map_err(Error::io(Phase::Link, "create", parent))?;
+    }
+    let job = Job { unit, variant, plain: compile::Plain::default() };
+    let command = compile::command(context, job).without_flags(|flag| flag == "-c");
+    let words = command.with_last(["-E", "-D__GENKSYMS__"]).with_output(&text).words();
+    let Some((program, arguments)) = words.split_first() else { return Ok(Computed::default()) };
+    let directory = context.tree.path();
+    context.root.command(program).args(arguments).directory(directory).run().map_err(|e| failed(&e))?;
+    let types = text.with_extension("symtypes");
+    let script = r#"exec "$1" -T "$2" -r /dev/null < "$3""#;
+    let output = context
+        .root
+        .command("sh")
+        .args(["-c", script, "sh", &format!("./{GENKSYMS}")])
+        .args([&types, &text])
+        .directory(directory)
+        .run()
+        .map_err(|e| failed(&e))?;
+    let types = fs_err::read(&types).map_err(Error::io(Phase::Link, "read", &types))?;
+    let computed = Computed { crcs: crcs(&output.stdout), types: symtypes(&types) };
+    // Preprocessed text is large, and there may be hundreds of units.
+    let _ = fs_err::remove_file(&text);
+    Ok(computed)
+}
+
+/// `#SYMVER name 0x0123abcd`, or before 5.19 `__crc_name = 0x0123abcd;`.
+fn crcs(output: &[u8]) -> BTreeMap<String, u32> {
+    let crc = |text: &str| u32::from_str_radix(text.trim_end_matches(';').trim_start_matches("0x"), 16).ok();
+    let text = output.to_str_lossy();
+    let of_line = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            ["#SYMVER", name, value] => Some(((*name).to_owned(), crc(value)?)),
+            [name, "=", value, ..] => Some((name.strip_prefix("__crc_")?.to_owned(), crc(value)?)),
+            _ => None,
+        }
+    };
+    text.lines().filter_map(of_line).collect()
+}
+
+/// One type or symbol a line: its name, and what it consists of.
+fn symtypes(text: &[u8]) -> BTreeMap<String, String> {
+    let text = text.to_str_lossy();
+    let of_line = |line: &str| {
+        let (name, definition) = line.split_once(' ')?;
+        Some((name.to_owned(), definition.trim().to_owned()))
+    };
+    text.lines().filter_map(of_line).collect()
+}
+
+/// The types that differ, of those that a symbol consists of.
+fn changed_types(
+    original: &BTreeMap<String, String>,
+    patched: &BTreeMap<String, String>,
+    symbol: &str,
+) -> Vec<String> {
+    let mut open = vec![symbol];
+    let mut seen = BTreeSet::new();
+    let mut changed = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        let Some(definition) = patched.get(name).filter(|_| seen.insert(name)) else { continue };
+        if original.get(name) != Some(definition) {
+            changed.insert(name.to_owned());
+        }
+        open.extend(definition.split(' ').filter(|word| word.contains('#')));
+    }
+    changed.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_output_are_read() {
+        let output = b"#SYMVER one 0x0000abcd\n__crc_two = 0x12345678;\n__crc_three = 0x0000000a ;\nnoise\n";
+        let crcs = crcs(output);
+        assert_eq!(
+            crcs.into_iter().collect::<Vec<_>>(),
+            [("one".to_owned(), 0xabcd), ("three".to_owned(), 10), ("two".to_owned(), 0x1234_5678)]
+        );
+    }
+
+    #[test]
+    fn the_types_behind_a_symbol_are_searched_for_the_change() {
+        let original = symtypes(
+            b"s#leaf struct leaf { int a ; }\ns#root struct root { s#leaf leaf ; }\n\
+              s#other struct other { int b ; }\nf int f ( s#root * )\n",
+        );
+        let patched = symtypes(
+            b"s#leaf struct leaf { int a ; int c ; }\ns#root struct root { s#leaf leaf ; }\n\
+              s#other struct other { int d ; }\nf int f ( s#root * )\n",
+        );
+        assert_eq!(changed_types(&original, &patched, "f"), ["s#leaf"]);
+        assert_eq!(changed_types(&original, &original, "f"), [""; 0]);
+        assert_eq!(changed_types(&original, &patched, "none"), [""; 0]);
+        let change = Changed { shipped: 1, patched: 2, types: vec!["s#leaf".into()] };
+        assert_eq!(
+            describe(&change),
+            "its CRC is 0x00000001, and would be 0x00000002, because of struct leaf"
+        );
+    }
+}

@@ -103,9 +103,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             .ok_or_else(|| Error::Usage(format!("series {} has no case {name}", series.name)))
     };
     let (case, new_file) = (find(&arguments.case)?, find(&arguments.new_file)?);
-    let settings = kernels::settings_of(&series);
-    let release = kernels::newest(&series.kernel, &series.flavour, &settings)?;
-    let kernel = kernels::resolve(&release, &settings)?;
+    let kernel = kernels::newest(&series)?;
+    let release = kernel.release.clone();
     if !kernel.build_root.is_host() {
         return Err(Error::Usage(format!(
             "{release} is built in a root file system; the floor cannot be told"
@@ -123,7 +122,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let scratch =
             tempfile::Builder::new().prefix("kpatch-bench-").tempdir_in(crate::target_directory())?;
         builder.cache = scratch.path().join("cache");
-        copy_packages(&kernel, &builder::cache_directory(), &builder.cache)?;
+        kernels::copy_packages(&kernel, &builder::cache_directory(), &builder.cache)?;
         // Nothing about reading the packages from a slow disk is this tool's doing.
         read_through(&builder.cache.join("debs"))?;
         let measure = |case: &Case, into: &mut Series, what: &str| -> Result<Report> {
@@ -175,30 +174,6 @@ fn one_run(builder: &Builder, case: &Case, scratch: &Path) -> Result<(Duration, 
     let report = serde_json::from_slice(&fs_err::read(&json)?)
         .map_err(|error| Error::Failed(format!("{}: {error}", json.display())))?;
     Ok((built.time, report))
-}
-
-/// A cache that knows the release and has its packages, and nothing else.
-fn copy_packages(kernel: &kernel_artifacts::Kernel, from: &Path, to: &Path) -> Result<()> {
-    let place = PathBuf::from("kernels").join(&kernel.release);
-    fs_err::create_dir_all(to.join(&place))?;
-    fs_err::create_dir_all(to.join("debs"))?;
-    fs_err::copy(from.join(&place).join("lock.json"), to.join(&place).join("lock.json"))?;
-    for record in kernel.packages() {
-        let file = record.package.file_name();
-        let source = from.join("debs").join(file);
-        if !source.exists() {
-            return Err(Error::Missing {
-                what: format!("package {file}"),
-                remedy: "build something for this kernel first: cargo xtask demo".to_owned(),
-            });
-        }
-        let target = to.join("debs").join(file);
-        // On another file system a link cannot be made.
-        if fs_err::hard_link(&source, &target).is_err() {
-            fs_err::copy(&source, &target)?;
-        }
-    }
-    Ok(())
 }
 
 fn read_through(directory: &Path) -> Result<()> {

@@ -62,17 +62,6 @@ impl Builder {
         &self.program
     }
 
-    /// The same program with a cache of its own in `cache`. It gets the packages, so that nothing is fetched twice; all
-    /// that is made of them is made anew.
-    pub(crate) fn with_empty_cache(&self, cache: PathBuf) -> Result<Self> {
-        empty_directory(&cache)?;
-        duct::cmd!("cp", "--archive", "--reflink=auto", "debs", "debs.lock", "apt", &cache)
-            .dir(&self.cache)
-            .run()
-            .map_err(|error| Error::Command { command: "cp".to_owned(), reason: error.to_string() })?;
-        Ok(Self { cache, ..self.clone() })
-    }
-
     /// The command, with the arguments that every run has.
     fn command(&self, arguments: &[OsString], output: &Path) -> duct::Expression {
         let mut words: Vec<OsString> = vec!["-a".into(), (&self.release).into(), "-o".into(), output.into()];

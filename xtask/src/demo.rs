@@ -31,11 +31,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .iter()
         .find(|case| case.name == CASE)
         .ok_or_else(|| Error::Usage(format!("series {} has no case {CASE}", series.name)))?;
-    let settings = kernels::settings_of(&series);
 
     println!("compiling kpatch-build");
-    let release = kernels::newest(&series.kernel, &series.flavour, &settings)?;
-    let mut builder = Builder::compile(&release)?;
+    let kernel = kernels::newest(&series)?;
+    let release = &kernel.release;
+    let mut builder = Builder::compile(release)?;
     builder.suites.clone_from(&series.suites);
     for patch in &case.patches {
         println!("\n{}:\n{}", patch.display(), fs_err::read_to_string(patch)?);
@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let output = crate::target_directory().join("demo");
     let module = builder.watch(&case.patches, &output)?;
 
-    let kernel = kernels::bootable(&kernels::resolve(&release, &settings)?)?;
+    let bootable = kernels::bootable(&kernel)?;
     println!("\nbooting the stock kernel {release} in QEMU and loading {}", module.display());
     let guest_case = guest::Case {
         name: CASE.to_owned(),
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         test: Some(TEST.to_owned()),
         ..guest::Case::default()
     };
-    let run = guest::run(&kernel, &[guest_case], &guest::Options::new(output.join("logs")))?;
+    let run = guest::run(&bootable, &[guest_case], &guest::Options::new(output.join("logs")))?;
     let outcome =
         run.outcomes.first().ok_or_else(|| Error::Failed("the guest reported nothing".to_owned()))?;
     let lines = outcome.log.lines().filter_map(|line| line.split_once(MARK)).map(|(_, line)| line);

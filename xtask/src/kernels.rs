@@ -12,7 +12,7 @@ pub(crate) fn settings() -> Settings {
 }
 
 /// Settings that find the kernel of a series.
-pub(crate) fn settings_of(series: &Series) -> Settings {
+fn settings_of(series: &Series) -> Settings {
     let mut settings = settings();
     if !series.suites.is_empty() {
         settings.suites.clone_from(&series.suites);
@@ -40,14 +40,39 @@ fn failed(error: &kernel_artifacts::Error) -> Error {
     Error::Artifacts(error.to_string())
 }
 
-/// The newest release of a series and flavour of which everything is offered.
-pub(crate) fn newest(series: &str, flavour: &str, settings: &Settings) -> Result<String> {
-    kernel_artifacts::newest(series, flavour, settings, &tell).map_err(|error| failed(&error))
+/// The newest release of a series and flavour of which everything can be had.
+pub(crate) fn newest(series: &Series) -> Result<Kernel> {
+    kernel_artifacts::newest(&series.kernel, &series.flavour, &settings_of(series), &tell)
+        .map_err(|error| failed(&error))
 }
 
 /// A release with its packages.
 pub(crate) fn resolve(release: &str, settings: &Settings) -> Result<Kernel> {
     kernel_artifacts::resolve(release, settings, &tell).map_err(|error| failed(&error))
+}
+
+/// A cache that knows the release and has its packages, and nothing else.
+pub(crate) fn copy_packages(kernel: &Kernel, from: &Path, to: &Path) -> Result<()> {
+    let place = PathBuf::from("kernels").join(&kernel.release);
+    fs_err::create_dir_all(to.join(&place))?;
+    fs_err::create_dir_all(to.join("debs"))?;
+    fs_err::copy(from.join(&place).join("lock.json"), to.join(&place).join("lock.json"))?;
+    for record in kernel.packages() {
+        let file = record.package.file_name();
+        let source = from.join("debs").join(file);
+        if !source.exists() {
+            return Err(Error::Missing {
+                what: format!("package {file}"),
+                remedy: "build something for this kernel first: cargo xtask demo".to_owned(),
+            });
+        }
+        let target = to.join("debs").join(file);
+        // On another file system a link cannot be made.
+        if fs_err::hard_link(&source, &target).is_err() {
+            fs_err::copy(&source, &target)?;
+        }
+    }
+    Ok(())
 }
 
 /// What QEMU needs of a kernel.

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::guest::{self, Outcome};
 use crate::series::{self, Case, Series};
 use crate::{fuzz, kallsyms, kernels, qemu, selfcheck, tools};
+use kernel_artifacts::Kernel;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -140,8 +141,8 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
     let only = &arguments.only;
     let cases: Vec<&Case> =
         series.cases.iter().filter(|case| only.is_empty() || only.contains(&case.name)).collect();
-    let settings = kernels::settings_of(series);
-    let release = kernels::newest(&series.kernel, &series.flavour, &settings)?;
+    let kernel = kernels::newest(series)?;
+    let release = kernel.release.clone();
     println!("\nseries {}: kernel {release}", series.name);
     let mut builder = match &arguments.kpatch_build {
         Some(program) => Builder::existing(program, &release)?,
@@ -154,7 +155,7 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
     let mut rows: Vec<Row> = cases.iter().map(|case| judge_build(case, builds.of(case))).collect();
     if only.is_empty() {
         rows.push(interrupted(&builder, &cases, &builds, &directory)?);
-        rows.push(reproducible(series, &builder, &cases, &builds, &directory)?);
+        rows.push(reproducible(series, &kernel, &builder, &cases, &builds, &directory)?);
     }
 
     let mut guests = Vec::new();
@@ -165,7 +166,6 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
             guests.push(guest_case(case, module)?);
         }
     }
-    let kernel = kernels::resolve(&release, &settings)?;
     let bootable = kernels::bootable(&kernel)?;
     let mut symbols = None;
     if only.is_empty() {
@@ -336,6 +336,7 @@ fn interrupted(builder: &Builder, cases: &[&Case], builds: &Builds, directory: &
 /// the long run, out of a cache that is elsewhere.
 fn reproducible(
     series: &Series,
+    kernel: &Kernel,
     builder: &Builder,
     cases: &[&Case],
     builds: &Builds,
@@ -354,7 +355,11 @@ fn reproducible(
         first.modules[0].file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let elsewhere = directory.join("again");
     let cache = elsewhere.join("cache");
-    let another = if series.full { builder.with_empty_cache(cache.clone())? } else { builder.clone() };
+    let mut another = builder.clone();
+    if series.full {
+        kernels::copy_packages(kernel, &builder.cache, &cache)?;
+        another.cache.clone_from(&cache);
+    }
     let arguments = [case.says.arguments.as_slice(), &["-j1".to_owned()]].concat();
     let again = another.build(&name, &case.patches, &arguments, &elsewhere.join(&case.name))?;
     row.build = Some(again.time);

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     let release = match release.split_once(':') {
-        Some((series, flavour)) => newest(series, flavour, &settings, &show)?,
+        Some((series, flavour)) => newest(series, flavour, &settings, &show)?.release,
         None => release,
     };
     let kernel = match resolve(&release, &settings, &show) {

@@ -1,7 +1,8 @@
 //! A kernel release and where its parts come from.
 //!
 //! * [`resolve`] finds a release of Debian: from the lock file in the cache, else from the package index, and fetches its
-//!   packages with an apt whose whole state lies in the cache. [`newest`] names the newest complete release of a series.
+//!   packages with an apt whose whole state lies in the cache. [`newest`] finds the newest release of a series that is
+//!   complete.
 //! * [`open`] takes a source tree, configuration and vmlinux of the user's own instead.
 //! * The result is a [`Kernel`], whose files are unpacked when first asked for.
 //!
@@ -55,10 +56,12 @@ pub fn resolve(release: &str, settings: &Settings, events: Events) -> Result<Ker
     })
 }
 
-/// The newest release of a series (`6.1`) and flavour (`cloud-amd64`) of which everything is offered in one version.
-pub fn newest(series: &str, flavour: &str, settings: &Settings, events: Events) -> Result<String> {
+/// The newest release of a series (`6.1`) and flavour (`cloud-amd64`) of which everything is offered in one version and
+/// can be fetched. A mirror may lack files that its index names; then the next older release is taken, with a warning.
+pub fn newest(series: &str, flavour: &str, settings: &Settings, events: Events) -> Result<Kernel> {
     let releases = releases(series, flavour, settings, events)?;
-    releases.into_iter().next().ok_or_else(|| Error::SeriesNotFound {
+    let found = first_fetched(&releases, |release| resolve(release, settings, events), events)?;
+    found.ok_or_else(|| Error::SeriesNotFound {
         series: series.to_owned(),
         flavour: flavour.to_owned(),
         suites: settings.suites.clone(),
@@ -66,8 +69,26 @@ pub fn newest(series: &str, flavour: &str, settings: &Settings, events: Events) 
     })
 }
 
-/// Complete releases of a series and flavour, newest first. A mirror may lack files that its index names, so whoever needs
-/// any release of a series goes on to the next where [`resolve`] gives [`Error::NotFetched`].
+/// The first release whose packages can be fetched; where there is none, the error of the first.
+fn first_fetched<T>(
+    releases: &[String],
+    mut resolve: impl FnMut(&str) -> Result<T>,
+    events: Events,
+) -> Result<Option<T>> {
+    let mut first = None;
+    for release in releases {
+        match resolve(release) {
+            Err(error @ Error::NotFetched { .. }) => {
+                events(Event::Warning { message: format!("{release} is passed over: {error}") });
+                first.get_or_insert(error);
+            }
+            result => return result.map(Some),
+        }
+    }
+    first.map_or(Ok(None), Err)
+}
+
+/// Complete releases of a series and flavour, newest first.
 pub fn releases(series: &str, flavour: &str, settings: &Settings, events: Events) -> Result<Vec<String>> {
     let store = Store::open(&settings.cache_dir)?;
     deb::of_series(series, flavour, settings, &store, events)
@@ -105,4 +126,51 @@ pub fn open(
         identity,
         origin: Origin::Directory(found),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn not_fetched(release: &str) -> Error {
+        Error::NotFetched { file: format!("{release}.deb"), suite: "s".into(), output: "404".into() }
+    }
+
+    #[test]
+    fn what_the_mirror_lacks_is_passed_over_and_said() {
+        let said = std::sync::Mutex::new(Vec::new());
+        let events = |event: Event| {
+            if let Event::Warning { message } = event {
+                said.lock().unwrap().push(message);
+            }
+        };
+        let releases = ["3", "2", "1"].map(String::from);
+        let resolve = |release: &str| match release {
+            "3" => Err(not_fetched(release)),
+            release => Ok(release.to_owned()),
+        };
+        assert_eq!(first_fetched(&releases, resolve, &events).unwrap().as_deref(), Some("2"));
+        let said = said.into_inner().unwrap();
+        assert_eq!(said.len(), 1);
+        assert!(said[0].starts_with("3 is passed over: 3.deb"), "{said:?}");
+    }
+
+    #[test]
+    fn other_errors_and_a_mirror_without_anything_are_errors() {
+        let quiet = |_: Event| {};
+        let releases = ["2", "1"].map(String::from);
+        let none: Result<Option<()>> = first_fetched(&releases, |release| Err(not_fetched(release)), &quiet);
+        assert!(matches!(none, Err(Error::NotFetched { file, .. }) if file == "2.deb"));
+        let mut asked = 0;
+        let offline: Result<Option<()>> = first_fetched(
+            &releases,
+            |release| {
+                asked += 1;
+                Err(Error::BadRelease { release: release.to_owned() })
+            },
+            &quiet,
+        );
+        assert!(matches!(offline, Err(Error::BadRelease { .. })) && asked == 1);
+        assert!(first_fetched(&[], |_| Ok(()), &quiet).unwrap().is_none());
+    }
 }

@@ -20,6 +20,7 @@ pub(crate) fn check(
     patched: &Unit<'_>,
     lookup: &Lookup<'_>,
     selection: &Selection,
+    report_tracepoints: bool,
     warnings: &mut Vec<String>,
 ) -> (BTreeSet<ElementId>, Vec<(Option<ElementId>, DiffError)>) {
     let mut dropped = BTreeSet::new();
@@ -36,7 +37,7 @@ pub(crate) fn check(
             TableKind::Jumps => key.starts_with(b"__tracepoint_"),
             _ => key.starts_with(b"__SCK__tp_func_"),
         };
-        if tracepoint {
+        if tracepoint && !(report_tracepoints && kind == TableKind::Jumps) {
             dropped.insert(entry);
             warnings.push(format!(
                 "{function}: the static key of tracepoint {key} of module {object} does not switch the patched function"

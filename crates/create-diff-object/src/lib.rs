@@ -63,6 +63,9 @@ pub struct Options<'a> {
     pub skip_data: &'a [String],
     /// Functions that count as changed in any case.
     pub also_changed: &'a [String],
+    /// Report branches on tracepoints of modules like those on other static keys of modules, for callers who compile anew
+    /// so that keys are read. Otherwise their entries are left out, with a warning.
+    pub report_tracepoints: bool,
 }
 
 /// What to compare, and with what knowledge.
@@ -242,7 +245,8 @@ fn compare(
         dropped: BTreeSet::new(),
     };
     let mut selection = select::select(patched, &statuses, &seeds);
-    let (dropped, key_errors) = keys::check(patched, &lookup, &selection, &mut report.warnings);
+    let (dropped, key_errors) =
+        keys::check(patched, &lookup, &selection, input.options.report_tracepoints, &mut report.warnings);
     if !dropped.is_empty() {
         seeds.dropped = dropped;
         selection = select::select(patched, &statuses, &seeds);

@@ -119,6 +119,7 @@ fn run(arguments: &Arguments) -> Result<u8, Box<dyn std::error::Error>> {
             skip_init: arguments.skip_init_changes,
             skip_data: &arguments.skip_data_changes,
             also_changed: &[],
+            report_tracepoints: false,
         },
     };
     let outcome = diff(&input);

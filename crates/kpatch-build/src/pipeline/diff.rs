@@ -142,6 +142,7 @@ fn one(
     let options = create_diff_object::Options {
         skip_init: skip.init,
         skip_data: &skip.data,
+        report_tracepoints: true,
         ..create_diff_object::Options::default()
     };
     let failure = match compare(context, unit, objects, shipped, options)? {
@@ -158,7 +159,11 @@ fn one(
     let objects = compile::run(context, &jobs, events)?;
     // What changed in the code that the kernel runs is replaced in any case: the other form may have been inlined
     // differently.
-    let options = create_diff_object::Options { also_changed: &failure.report.changed, ..options };
+    let options = create_diff_object::Options {
+        also_changed: &failure.report.changed,
+        report_tracepoints: false,
+        ..options
+    };
     match compare(context, unit, &objects, shipped, options)? {
         Ok(outcome) => {
             if plain.static_keys {

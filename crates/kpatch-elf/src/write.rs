@@ -117,8 +117,11 @@ impl Object<'_> {
                 (Contents::Bytes(_), None) if section.is_klp_rela() => {
                     writer.reserve(section.relocations.len() as u64 * 24, 8)
                 }
-                (Contents::Bytes(bytes), None) => writer.reserve(bytes.len() as u64, align),
-                (Contents::Zero(_) | Contents::Group { .. }, None) => writer.reserve(0, 1),
+                // What is empty is not written, so there must be no padding in front of it.
+                (Contents::Bytes(bytes), None) if !bytes.is_empty() => {
+                    writer.reserve(bytes.len() as u64, align)
+                }
+                (_, None) => writer.reserve(0, 1),
             });
         }
         for rela in &mut relas {

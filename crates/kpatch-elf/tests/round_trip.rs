@@ -85,3 +85,17 @@ fn alignment_in_memory_is_not_alignment_in_the_file() {
         assert!(Object::read(&written).unwrap().sections.iter().all(|s| s.align == align));
     }
 }
+
+/// An empty section behind everything else, aligned to more than what stands before it.
+#[test]
+fn empty_sections_take_no_room() {
+    use kpatch_elf::{Section, section_flags, section_type};
+    let bytes = std::fs::read(&corpus()[0]).unwrap();
+    let mut object = Object::empty_like(&Object::read(&bytes).unwrap());
+    for (name, align, contents) in [(".a", 1, vec![1]), (".b", 16, Vec::new()), (".c", 64, Vec::new())] {
+        let kind = section_type::PROGBITS;
+        object.add_section(Section::new(name, kind, section_flags::ALLOC, align, contents));
+    }
+    let written = object.write().unwrap();
+    assert_eq!(Object::read(&written).unwrap().sections.len(), 3);
+}

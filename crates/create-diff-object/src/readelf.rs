@@ -1,7 +1,9 @@
 //! The parent's symbol table as text: what `readelf -s --wide` prints.
 
-use bstr::{BString, ByteSlice};
-use kbuild::symtab::{ShippedBinding, ShippedKind, ShippedSymbol, SymbolTable, shipped};
+use std::borrow::Cow;
+
+use bstr::ByteSlice;
+use kbuild::symtab::{ShippedBinding, ShippedKind, ShippedSymbol, SymbolTable};
 use thiserror::Error;
 
 /// A line that is no line of a symbol table.
@@ -13,15 +15,15 @@ pub(crate) struct ReadelfError {
 }
 
 /// Parses the text. Symbols of `.dynsym` are passed over, as are undefined ones.
-pub(crate) fn parse(text: &[u8], module: bool) -> Result<SymbolTable<'static>, ReadelfError> {
-    let mut symbols: Vec<ShippedSymbol<'static>> = Vec::new();
+pub(crate) fn parse(text: &[u8], module: bool) -> Result<SymbolTable<'_>, ReadelfError> {
+    let mut symbols: Vec<ShippedSymbol<'_>> = Vec::new();
     let mut dynamic = false;
     for (index, line) in text.lines().enumerate() {
         if line.starts_with(b"Symbol table") {
             dynamic = line.contains_str(b".dynsym");
             continue;
         }
-        let mut fields = line.fields();
+        let mut fields = Fields(line);
         let Some(number) = fields.next() else { continue };
         if dynamic || !number.ends_with(b":") || number == b"Num:" {
             continue;
@@ -41,8 +43,10 @@ pub(crate) fn parse(text: &[u8], module: bool) -> Result<SymbolTable<'static>, R
             }
             section = next("no section")?;
         }
-        let rest: Vec<&[u8]> = fields.take_while(|f| !f.starts_with(b"[<")).collect();
-        let name: BString = bstr::join(b" ", rest).into();
+        // Names of files may hold spaces.
+        let Fields(rest) = fields;
+        let rest = rest.windows(2).position(|two| two == b"[<").map_or(rest, |end| &rest[..end]);
+        let name = rest.trim_ascii().as_bstr();
         let value = hex(value).ok_or(error("the value is no hexadecimal number"))?;
         let size = match size.strip_prefix(b"0x") {
             Some(digits) => hex(digits),
@@ -70,9 +74,24 @@ pub(crate) fn parse(text: &[u8], module: bool) -> Result<SymbolTable<'static>, R
                 number.to_str().ok().and_then(|s| s.parse().ok()).ok_or(error("the section is no number"))?,
             ),
         };
-        symbols.push(shipped(name, value, size, kind, binding, section));
+        symbols.push(ShippedSymbol::new(Cow::Borrowed(name), value, size, kind, binding, section));
     }
     Ok(SymbolTable::new(symbols, module))
+}
+
+/// What stands between the spaces of a line.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let line = self.0.trim_ascii_start();
+        let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+        let (field, rest) = line.split_at(end);
+        self.0 = rest;
+        (!field.is_empty()).then_some(field)
+    }
 }
 
 fn hex(digits: &[u8]) -> Option<u64> {

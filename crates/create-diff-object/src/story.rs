@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use bstr::ByteSlice;
 use kpatch_elf::extract::{Manifest, Reference};
-use kpatch_elf::{Object, symbol_kind};
+use kpatch_elf::{Object, Symbol, symbol_kind};
 
 use crate::author::Author;
 use crate::compare::Difference;
@@ -156,13 +157,12 @@ pub(crate) fn sum_up(report: &mut Report, object: &Object<'_>, manifest: &Manife
     }
     let references: BTreeMap<&str, &Reference> =
         manifest.references.iter().map(|r| (r.symbol.as_str(), r)).collect();
-    let meaning = |symbol: &str| references.get(symbol).copied();
+    let meaning = |symbol: &Symbol<'_>| references.get(symbol.name.to_str_lossy().as_ref()).copied();
     for symbol in &object.symbols {
-        let name = symbol.name.to_string();
         if symbol.kind == symbol_kind::FUNC && symbol.section().is_some() {
-            report.functions.push(name);
-        } else if symbol.is_undefined() && meaning(&name).is_none() {
-            report.undefined.push(name);
+            report.functions.push(symbol.name.to_string());
+        } else if symbol.is_undefined() && meaning(symbol).is_none() {
+            report.undefined.push(symbol.name.to_string());
         }
         let text = symbol.section().is_some_and(|s| object.section(s).is_text());
         if text && !symbol.is_section() {
@@ -184,7 +184,7 @@ pub(crate) fn sum_up(report: &mut Report, object: &Object<'_>, manifest: &Manife
             if !symbol.is_undefined() {
                 continue;
             }
-            if let Some(reference) = meaning(&symbol.name.to_string()) {
+            if let Some(reference) = meaning(symbol) {
                 report.klp_relocations.push((
                     section.name.to_string(),
                     relocation.offset,

@@ -347,7 +347,24 @@ fn hidden_from_kallsyms(name: &BStr) -> bool {
         || name.strip_prefix(b"kallsyms_").is_some_and(|rest| TABLES.contains(&rest))
 }
 
-/// An owned symbol for tables that come from text, see [`SymbolTable::new`].
+impl<'d> ShippedSymbol<'d> {
+    /// A defined symbol for tables that come from text, see [`SymbolTable::new`].
+    pub fn new(
+        name: Cow<'d, BStr>,
+        value: u64,
+        size: u64,
+        kind: ShippedKind,
+        binding: ShippedBinding,
+        section: Option<u32>,
+    ) -> ShippedSymbol<'d> {
+        let listed = matches!(kind, ShippedKind::NoType | ShippedKind::Object | ShippedKind::Function)
+            && !name.is_empty()
+            && !hidden_from_kallsyms(name.as_ref());
+        ShippedSymbol { name, value, size, kind, binding, section, defined: true, listed, file: None }
+    }
+}
+
+/// The same with a name of its own.
 pub fn shipped(
     name: impl Into<BString>,
     value: u64,
@@ -356,21 +373,7 @@ pub fn shipped(
     binding: ShippedBinding,
     section: Option<u32>,
 ) -> ShippedSymbol<'static> {
-    let name: BString = name.into();
-    let listed = matches!(kind, ShippedKind::NoType | ShippedKind::Object | ShippedKind::Function)
-        && !name.is_empty()
-        && !hidden_from_kallsyms(name.as_bstr());
-    ShippedSymbol {
-        name: Cow::Owned(name),
-        value,
-        size,
-        kind,
-        binding,
-        section,
-        defined: true,
-        listed,
-        file: None,
-    }
+    ShippedSymbol::new(Cow::Owned(name.into()), value, size, kind, binding, section)
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub enum MemberChange {
     Moved(u64, u64),
     /// It is of another type.
     Retyped(String, String),
+    /// Its type has the same name, but another size; both are bits.
+    Resized(u64, u64),
 }
 
 /// A structure that changed.
@@ -91,9 +93,11 @@ fn compare(name: &str, old: &Layout, new: &Layout) -> LayoutChange {
                 if was.offset != is.offset {
                     members.push((member.clone(), MemberChange::Moved(was.offset, is.offset)));
                 }
-                if was.kind != is.kind || was.size != is.size {
+                if was.kind != is.kind {
                     let change = MemberChange::Retyped(was.kind.clone(), is.kind.clone());
                     members.push((member.clone(), change));
+                } else if was.size != is.size {
+                    members.push((member.clone(), MemberChange::Resized(was.size, is.size)));
                 }
             }
         }
@@ -132,6 +136,9 @@ impl fmt::Display for MemberChange {
             MemberChange::Inserted(at) => write!(f, "is new, at {}", Offset(*at)),
             MemberChange::Removed => f.write_str("is gone"),
             MemberChange::Moved(from, to) => write!(f, "moves from {} to {}", Offset(*from), Offset(*to)),
+            MemberChange::Resized(from, to) => {
+                write!(f, "takes {} bytes instead of {}", Offset(*to), Offset(*from))
+            }
             MemberChange::Retyped(from, to) => write!(f, "was `{from}`, is `{to}`"),
         }
     }
@@ -219,6 +226,10 @@ mod tests {
             ["struct leaf: 4 bytes; a was `int`, is `unsigned int`"]
         );
         assert_eq!(changed("int t;", "int t, w;").len(), 1);
+        assert_eq!(
+            changed("struct leaf { int a;", "struct leaf { int a, b;").last().map(String::as_str),
+            Some("struct s: 64 bytes; b moves from 32 to 36; l takes 8 bytes instead of 4")
+        );
         assert_eq!(changed("short arr[3]", "short arr[2]").len(), 1);
         assert_eq!(changed("const char *p", "char *p").len(), 1);
         assert_eq!(changed("return s->i", "return 1 + s->i"), [""; 0]);

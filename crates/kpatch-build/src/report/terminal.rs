@@ -101,6 +101,10 @@ impl Reporter for Terminal {
                 self.bar.set_message(doing(*phase));
             }
             Event::Progress { phase, done, total, what } => {
+                if *done == 1 {
+                    // The estimate goes by this work alone.
+                    self.bar.reset();
+                }
                 self.bar.set_style(counter());
                 self.bar.set_length(*total as u64);
                 self.bar.set_position(*done as u64);
@@ -125,7 +129,8 @@ fn spinner() -> ProgressStyle {
 }
 
 fn counter() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {wide_msg} {elapsed}");
+    let style =
+        ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {wide_msg} {elapsed}, {eta} to go");
     style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 

@@ -12,6 +12,7 @@ mod author;
 mod compare;
 mod correlate;
 mod emit;
+mod entry;
 mod error;
 mod keys;
 mod lines;

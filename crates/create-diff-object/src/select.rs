@@ -8,12 +8,11 @@ use kpatch_elf::section_flags;
 
 use crate::compare::{Comparer, Difference};
 use crate::correlate::Twins;
-use crate::emit::is_empty_replacement;
+use crate::entry::has_entry;
 use crate::lines::LineNumbers;
 use crate::names::{self, Special};
-use crate::tables::Class;
-use crate::unit::{ElementId, Kind, Target, Unit};
-use crate::verify::has_entry;
+use crate::tables::{self, Class, TableKind};
+use crate::unit::{ElementId, Kind, Reference, Target, Unit};
 
 /// Status of an element of the patched version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -464,4 +463,14 @@ fn function_of_once(unit: &Unit<'_>, id: ElementId) -> Option<ElementId> {
         Kind::Entry(_) => entry_owner(unit, id).filter(|o| unit.element(*o).kind == Kind::Function),
         _ => None,
     }
+}
+
+/// An alternative without replacement code points to nothing.
+pub(crate) fn is_empty_replacement(unit: &Unit<'_>, id: ElementId, reference: &Reference) -> bool {
+    let element = unit.element(id);
+    element.kind == Kind::Entry(TableKind::Alternatives)
+        && reference.offset == element.start + 4
+        && tables::alternative_lengths(unit.object.machine, element.size())
+            .and_then(|(_, at)| unit.bytes(id).get(at).copied())
+            .is_some_and(|length| length == 0)
 }

@@ -1,6 +1,6 @@
 //! Refuses what a live patch cannot do.
 
-use bstr::{BStr, ByteSlice};
+use bstr::BStr;
 
 use kpatch_elf::arch::Machine;
 use kpatch_elf::klp::VMLINUX;
@@ -8,7 +8,7 @@ use kpatch_elf::klp::VMLINUX;
 use crate::author::Author;
 use crate::compare::referenced;
 use crate::correlate::Twins;
-use crate::emit::tracer_call;
+use crate::entry::has_entry;
 use crate::error::DiffError;
 use crate::names;
 use crate::report::SkipReason;
@@ -182,31 +182,4 @@ fn no_entry(original: &Unit<'_>, twins: &Twins, statuses: &Statuses, id: Element
         return None;
     }
     Some(DiffError::NoEntry { function: original.name(twin) })
-}
-
-/// Whether ftrace can redirect calls of a function.
-pub(crate) fn has_entry(unit: &Unit<'_>, id: ElementId) -> bool {
-    let element = unit.element(id);
-    if tracer_call(unit, id).is_some() {
-        return true;
-    }
-    let listed = unit.entries_of[id.index()].iter().any(|entry| {
-        unit.element(*entry).kind == Kind::Entry(TableKind::Entries)
-            && unit.references(*entry).iter().any(|r| matches!(r.target, Target::Element(t, _) if t == id))
-    });
-    if listed && unit.object.machine != Machine::X86_64 {
-        return true;
-    }
-    // x86 lists padding in front of functions the same way, whether they have a call or not.
-    let in_mcount = unit.entries_of[id.index()].iter().any(|entry| {
-        unit.element(*entry).kind == Kind::Entry(TableKind::Entries)
-            && unit.section(*entry).name.as_bytes() == b"__mcount_loc"
-    });
-    in_mcount || entry_by_code(unit, id, element.origin)
-}
-
-/// s390 shows it in the code itself.
-fn entry_by_code(unit: &Unit<'_>, id: ElementId, origin: u64) -> bool {
-    let bytes = unit.section(id).bytes().get(origin as usize..).unwrap_or_default();
-    unit.object.machine == Machine::S390x && bytes.starts_with(&[0xc0, 0x04, 0, 0, 0, 0])
 }

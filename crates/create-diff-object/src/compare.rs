@@ -86,6 +86,9 @@ impl<'a, 'd> Comparer<'a, 'd> {
         let length = one.len().min(other.len());
         let byte = first_mismatch(&one[..length], &other[..length]).map(|at| at as u64);
         let mut reference = None;
+        // Code elsewhere that jumps back differs as soon as the function does: that is a consequence, unless
+        // nothing else differs.
+        let mut detached = None;
         for index in 0..refs_a.len().max(refs_b.len()) {
             let what = match (refs_a.get(index), refs_b.get(index)) {
                 (Some(x), Some(y)) => {
@@ -100,11 +103,18 @@ impl<'a, 'd> Comparer<'a, 'd> {
                 (None, Some(y)) => Some((y.offset - b.start, "a new reference".to_owned())),
                 (None, None) => None,
             };
-            if what.is_some() {
+            let aside = refs_a.get(index).is_some_and(|x| match x.target {
+                Target::Element(target, _) => self.original.element(target).kind == Kind::Detached,
+                _ => false,
+            });
+            if what.is_some() && aside {
+                detached = detached.or(what);
+            } else if what.is_some() {
                 reference = what;
                 break;
             }
         }
+        let reference = reference.or_else(|| detached.filter(|_| byte.is_none()));
         let (at, what) = match (byte, reference) {
             (None, None) => return None,
             (Some(at), Some((place, what))) if place <= at => (place, what),

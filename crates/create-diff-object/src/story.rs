@@ -7,7 +7,7 @@ use kpatch_elf::extract::{Manifest, Reference};
 use kpatch_elf::{Object, Symbol, symbol_kind};
 
 use crate::author::Author;
-use crate::compare::Difference;
+use crate::compare::{Difference, describe};
 use crate::correlate::Twins;
 use crate::error::SourceLine;
 use crate::names;
@@ -115,39 +115,57 @@ fn first_difference(
     difference: &Difference,
     (before, after): (&SourceMap, &SourceMap),
 ) -> FirstDifference {
-    let (original_instruction, original_source) = show(original, before, twin, difference.original);
-    let (patched_instruction, patched_source) = show(patched, after, id, difference.patched);
+    let old = show(original, before, twin, difference.original);
+    let new = show(patched, after, id, difference.patched);
     FirstDifference {
         what: difference.what.clone(),
-        original_offset: u64::try_from(difference.original).unwrap_or(0),
-        patched_offset: u64::try_from(difference.patched).unwrap_or(0),
-        original_instruction,
-        patched_instruction,
-        original_source,
-        patched_source,
+        original_offset: old.offset,
+        patched_offset: new.offset,
+        original_instruction: old.instruction,
+        patched_instruction: new.instruction,
+        original_source: old.source,
+        patched_source: new.source,
     }
 }
 
+/// A place in a function.
+#[derive(Default)]
+struct Shown {
+    /// Distance of its instruction from the function's start.
+    offset: u64,
+    instruction: Option<String>,
+    source: Option<SourceLine>,
+}
+
 /// The instruction at a place of a function, and its source.
-fn show(unit: &Unit<'_>, lines: &SourceMap, id: ElementId, at: i64) -> (Option<String>, Option<SourceLine>) {
+fn show(unit: &Unit<'_>, lines: &SourceMap, id: ElementId, at: i64) -> Shown {
     let element = unit.element(id);
+    let offset = u64::try_from(at).unwrap_or(0);
     if element.kind != Kind::Function {
-        return (None, None);
+        return Shown { offset, ..Shown::default() };
     }
     let place = u64::try_from(element.origin as i64 + at).unwrap_or(element.origin);
+    let source = lines.at(element.section, place);
     let arch = unit.object.machine.arch();
     let bytes = unit.bytes(id);
     let inside = place.saturating_sub(element.start);
-    let instruction = arch
+    let found = arch
         .instructions(bytes)
         .into_iter()
-        .find(|i| i.offset <= inside && inside < i.offset + u64::from(i.length))
-        .and_then(|i| {
-            let code = bytes.get(i.offset as usize..)?;
-            let address = (i.offset + element.start).wrapping_sub(element.origin);
-            arch.disassemble(code, address)
-        });
-    (instruction, lines.at(element.section, place))
+        .find(|i| i.offset <= inside && inside < i.offset + u64::from(i.length));
+    let text = found.and_then(|i| {
+        let from = i.offset + element.start;
+        let text = arch.disassemble(bytes.get(i.offset as usize..)?, from.wrapping_sub(element.origin))?;
+        // What a relocation will put there says more than the zeros that are there.
+        let range = from..from + u64::from(i.length);
+        let reference = unit.references(id).iter().find(|r| range.contains(&r.offset) && r.kind != 0);
+        Some(match reference {
+            Some(reference) => format!("{text} ({})", describe(unit, unit.through(reference.target))),
+            None => text,
+        })
+    });
+    let start = found.and_then(|i| (i.offset + element.start).checked_sub(element.origin));
+    Shown { offset: start.unwrap_or(offset), instruction: text, source }
 }
 
 /// Adds what the extract consists of.

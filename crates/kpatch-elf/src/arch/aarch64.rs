@@ -1,6 +1,9 @@
 //! 64-bit ARM: ELF for the Arm 64-bit Architecture (AAELF64).
 
-use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed};
+use capstone::arch::BuildsCapstone;
+use capstone::{Capstone, arch};
+
+use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed, text};
 
 pub(super) struct Aarch64;
 
@@ -96,9 +99,11 @@ impl Arch for Aarch64 {
         (code.len() >= 4).then_some(4)
     }
 
-    fn disassemble(&self, code: &[u8], _address: u64) -> Option<String> {
+    fn disassemble(&self, code: &[u8], address: u64) -> Option<String> {
         let length = self.instruction_length(code)?;
-        Some(code.get(..length)?.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+        let code = code.get(..length)?;
+        let engine = Capstone::new().arm64().mode(arch::arm64::ArchMode::Arm).build();
+        Some(text::capstone(engine, code, address).unwrap_or_else(|| text::bytes(code)))
     }
 }
 
@@ -125,6 +130,17 @@ mod tests {
                 let zero = Aarch64.branch(&cleared).map(|(_, d)| d.target);
                 assert_eq!(zero, Some(0), "{word:#x}");
             }
+        }
+    }
+
+    #[test]
+    fn instructions_are_written_out() {
+        for (code, expected) in [
+            ([0x00, 0x00, 0x80, 0x52], "mov w0, #0"),
+            ([0x01, 0x00, 0x00, 0x94], "bl #0x1004"),
+            ([0xff, 0xff, 0xff, 0xff], "ff ff ff ff"),
+        ] {
+            assert_eq!(Aarch64.disassemble(&code, 0x1000).as_deref(), Some(expected));
         }
     }
 }

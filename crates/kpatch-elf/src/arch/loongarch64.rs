@@ -1,6 +1,6 @@
 //! 64-bit LoongArch: ELF for the LoongArch Architecture.
 
-use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed};
+use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed, text};
 
 pub(super) struct LoongArch64;
 
@@ -104,9 +104,10 @@ impl Arch for LoongArch64 {
         (code.len() >= 4).then_some(4)
     }
 
-    fn disassemble(&self, code: &[u8], _address: u64) -> Option<String> {
+    fn disassemble(&self, code: &[u8], address: u64) -> Option<String> {
         let length = self.instruction_length(code)?;
-        Some(code.get(..length)?.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+        let code = code.get(..length)?;
+        Some(text::loongarch64::instruction(code, address).unwrap_or_else(|| text::bytes(code)))
     }
 }
 

@@ -4,6 +4,7 @@ mod aarch64;
 mod loongarch64;
 mod ppc64le;
 mod s390x;
+mod text;
 mod x86_64;
 
 use crate::object::Endian;

@@ -1,6 +1,9 @@
 //! 64-bit PowerPC, little-endian: 64-bit ELF V2 ABI specification for Power.
 
-use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed};
+use capstone::arch::{BuildsCapstone, BuildsCapstoneEndian};
+use capstone::{Capstone, Endian, arch};
+
+use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed, text};
 
 pub(super) struct Ppc64le;
 
@@ -86,9 +89,11 @@ impl Arch for Ppc64le {
         (code.len() >= 4).then_some(4)
     }
 
-    fn disassemble(&self, code: &[u8], _address: u64) -> Option<String> {
+    fn disassemble(&self, code: &[u8], address: u64) -> Option<String> {
         let length = self.instruction_length(code)?;
-        Some(code.get(..length)?.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+        let code = code.get(..length)?;
+        let engine = Capstone::new().ppc().mode(arch::ppc::ArchMode::Mode64).endian(Endian::Little).build();
+        Some(text::capstone(engine, code, address).unwrap_or_else(|| text::bytes(code)))
     }
 }
 
@@ -113,6 +118,17 @@ mod tests {
                 let zero = Ppc64le.branch(&cleared).map(|(_, d)| d.target);
                 assert_eq!(zero, Some(0), "{word:#x}");
             }
+        }
+    }
+
+    #[test]
+    fn instructions_are_written_out() {
+        for (code, expected) in [
+            ([0x03, 0x00, 0x60, 0x38], "li r3, 3"),
+            ([0x09, 0x00, 0x00, 0x48], "bl 0x1008"),
+            ([0xff, 0xff, 0xff, 0x03], "ff ff ff 03"),
+        ] {
+            assert_eq!(Ppc64le.disassemble(&code, 0x1000).as_deref(), Some(expected));
         }
     }
 }

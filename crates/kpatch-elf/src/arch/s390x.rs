@@ -1,6 +1,9 @@
 //! IBM Z: ELF Application Binary Interface s390x Supplement.
 
-use super::{Arch, Distance, Field, Flow, Immediate};
+use capstone::arch::BuildsCapstone;
+use capstone::{Capstone, arch};
+
+use super::{Arch, Distance, Field, Flow, Immediate, text};
 
 pub(super) struct S390x;
 
@@ -96,9 +99,11 @@ impl Arch for S390x {
         (code.len() >= length).then_some(length)
     }
 
-    fn disassemble(&self, code: &[u8], _address: u64) -> Option<String> {
+    fn disassemble(&self, code: &[u8], address: u64) -> Option<String> {
         let length = self.instruction_length(code)?;
-        Some(code.get(..length)?.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+        let code = code.get(..length)?;
+        let engine = Capstone::new().sysz().mode(arch::sysz::ArchMode::Default).build();
+        Some(text::capstone(engine, code, address).unwrap_or_else(|| text::bytes(code)))
     }
 }
 
@@ -119,6 +124,17 @@ mod tests {
         ] {
             let found = S390x.branch(code).map(|(flow, d)| (flow, d.kind, d.target));
             assert_eq!(found, expected, "{code:x?}");
+        }
+    }
+
+    #[test]
+    fn instructions_are_written_out() {
+        for (code, expected) in [
+            (&[0xa7, 0x29, 0, 3][..], "lghi %r2, 3"),
+            (&[0xc0, 0xe5, 0, 0, 0, 4], "brasl %r14, 0x1008"),
+            (&[0x00, 0x00], "00 00"),
+        ] {
+            assert_eq!(S390x.disassemble(code, 0x1000).as_deref(), Some(expected));
         }
     }
 }

@@ -158,7 +158,14 @@ impl Arch for X86_64 {
             return None;
         }
         let mut text = String::new();
-        IntelFormatter::new().format(&instruction, &mut text);
+        let mut formatter = IntelFormatter::new();
+        let options = formatter.options_mut();
+        options.set_hex_prefix("0x");
+        options.set_hex_suffix("");
+        options.set_uppercase_hex(false);
+        options.set_branch_leading_zeros(false);
+        options.set_leading_zeros(false);
+        formatter.format(&instruction, &mut text);
         Some(text)
     }
 }

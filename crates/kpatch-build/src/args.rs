@@ -34,6 +34,15 @@ impl Generated {
     }
 }
 
+/// Formats of packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PackageFormat {
+    /// Debian's.
+    Deb,
+    /// That of rpm.
+    Rpm,
+}
+
 /// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
@@ -132,6 +141,22 @@ pub struct Args {
     /// Do not replace live patches that are loaded already
     #[arg(short = 'R', long, help_heading = "Module")]
     pub non_replace: bool,
+
+    /// Also make a package of the module, `kpatch-patch-RELEASE`
+    #[arg(long, value_name = "FORMAT", value_enum, help_heading = "Module")]
+    pub package: Option<PackageFormat>,
+
+    /// Version of the package: number of the cumulative patch, and of its packaging [default: 1-1]
+    #[arg(long, value_name = "VERSION-RELEASE", requires = "package", help_heading = "Module")]
+    pub package_version: Option<String>,
+
+    /// Sign the module with this private key, in PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "sign_cert", help_heading = "Module")]
+    pub sign_key: Option<PathBuf>,
+
+    /// The certificate of that key, which the kernel must trust
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "sign_key", help_heading = "Module")]
+    pub sign_cert: Option<PathBuf>,
 
     /// Lines of context that may differ where a patch is applied
     #[arg(long, value_name = "LINES", default_value_t = 0, help_heading = "Build")]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use kernel_artifacts::settings::BuildRootChoice;
 
-use crate::args::{Args, Color};
+use crate::args::{Args, Color, PackageFormat};
 use crate::error::Error;
 use crate::events::Phase;
 use crate::settings::FileSettings;
@@ -37,6 +37,10 @@ pub struct Options {
     pub output: PathBuf,
     /// Whether the module replaces all that are loaded.
     pub replace: bool,
+    /// The package to be made of the module.
+    pub package: Option<Packaging>,
+    /// The key and the certificate to sign the module with.
+    pub signing: Option<Signing>,
     /// Lines of context that may differ.
     pub fuzz: usize,
     /// Whether differences from the shipped kernel are warnings only.
@@ -74,6 +78,26 @@ pub struct Skip {
     pub init: bool,
     /// Initial values of these data.
     pub data: Vec<String>,
+}
+
+/// How the module is packaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packaging {
+    /// The format.
+    pub format: PackageFormat,
+    /// Number of the cumulative patch.
+    pub version: String,
+    /// Number of its packaging.
+    pub release: String,
+}
+
+/// What the module is signed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signing {
+    /// The private key, in PEM.
+    pub key: PathBuf,
+    /// Its certificate.
+    pub certificate: PathBuf,
 }
 
 /// How the run is shown.
@@ -238,7 +262,41 @@ impl Options {
             }
         }
 
-        let module_name = module_name(args.name.as_deref(), &patches);
+        let release = args.archversion.clone().or_else(|| {
+            // With a tree of the user's own, its vmlinux says what it is.
+            source.is_none().then(|| rustix::system::uname().release().to_string_lossy().into_owned())
+        });
+        let package_version = args.package_version.as_deref().unwrap_or("1-1");
+        let (version, package_release) = package_version.split_once('-').unwrap_or_default();
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        if !number(version) || !number(package_release) {
+            fail(
+                "package-version",
+                format!("`{package_version}` cannot be the version of a package"),
+                Some("name two numbers with a dash between them, as in 1-1"),
+            );
+        }
+        let packaging = args.package.map(|format| Packaging {
+            format,
+            version: version.to_owned(),
+            release: package_release.to_owned(),
+        });
+        let signing =
+            args.sign_key.as_deref().zip(args.sign_cert.as_deref()).map(|(key, certificate)| Signing {
+                key: existing(key, "key", false),
+                certificate: existing(certificate, "certificate", false),
+            });
+
+        // Each version of a packaged module has a name of its own, so that it can take over from the last.
+        let versioned = packaging.as_ref().zip(release.as_deref()).map(|(packaging, release)| {
+            kpatch_package::patch::module_name(
+                release,
+                std::env::consts::ARCH,
+                &packaging.version,
+                &packaging.release,
+            )
+        });
+        let module_name = module_name(args.name.as_deref().or(versioned.as_deref()), &patches);
         if !module_name.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
             fail(
                 "unusable-name",
@@ -268,10 +326,6 @@ impl Options {
         kernels.refresh = args.refresh;
         kernels.allow_other_compiler = args.skip_compiler_check;
 
-        let release = args.archversion.clone().or_else(|| {
-            // With a tree of the user's own, its vmlinux says what it is.
-            source.is_none().then(|| rustix::system::uname().release().to_string_lossy().into_owned())
-        });
         let errors = errors.into_inner();
         if !errors.is_empty() {
             return Err(errors);
@@ -287,6 +341,8 @@ impl Options {
             module_name,
             output,
             replace: !args.non_replace,
+            package: packaging,
+            signing,
             fuzz: args.fuzz,
             skip_compiler_check: args.skip_compiler_check,
             allowed_layouts: args.allow_layout_change.clone(),

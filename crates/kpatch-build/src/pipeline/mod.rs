@@ -10,12 +10,14 @@ pub mod link;
 pub mod module;
 pub mod narrow;
 pub mod overlay;
+pub mod package;
 pub mod plan;
 pub mod preprocess;
 pub mod prove;
 pub mod publish;
 pub mod resolve;
 pub mod shipped;
+pub mod sign;
 
 use std::path::{Component, Path, PathBuf};
 
@@ -159,8 +161,26 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         overlay: &overlay,
     };
     let module = maker.module(&linked, &tree, &root, &bytes, &tables, &work.directory("module")?)?;
-    let path = phase(Phase::Publish, events, || publish::run(&options.output, &options.module_name, &module))
-        .map_err(one)?;
+    let machine = linked.object.machine;
+    let path = phase(Phase::Publish, events, || {
+        let module = match &options.signing {
+            Some(signing) => sign::run(signing, &resolved, &tree, &root, work.space.path(), &module)?,
+            None => module,
+        };
+        let packages = match &options.package {
+            Some(packaging) => {
+                let patches = maker.provenance(&bytes).patches;
+                package::run(options, packaging, &resolved, machine, &patches, &module)?
+            }
+            None => Vec::new(),
+        };
+        let path = publish::run(&options.output, &options.module_name, &module)?;
+        for package in package::publish(options, &packages)? {
+            events(Event::Note { message: format!("package: {}", package.display()) });
+        }
+        Ok(path)
+    })
+    .map_err(one)?;
     for path in work.cache.damaged() {
         events(Event::warning(format!("{} was damaged and has been made anew", path.display())));
     }

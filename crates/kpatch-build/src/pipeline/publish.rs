@@ -8,10 +8,15 @@ use crate::events::Phase;
 
 /// Writes the module as `NAME.ko` into the directory. A module of that name is replaced in one step.
 pub fn run(directory: &Path, name: &str, module: &[u8]) -> Result<PathBuf, Error> {
-    let path = directory.join(format!("{name}.ko"));
-    let write = || -> std::io::Result<()> {
+    write(directory, &format!("{name}.ko"), module)
+}
+
+/// Writes a file into the directory, all of it or nothing.
+pub fn write(directory: &Path, file: &str, bytes: &[u8]) -> Result<PathBuf, Error> {
+    let path = directory.join(file);
+    let written = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".kpatch-").suffix(".tmp").tempfile_in(directory)?;
-        file.write_all(module)?;
+        file.write_all(bytes)?;
         // A temporary file is private; a module is for everybody, as kbuild leaves it.
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(permissions)?;
@@ -19,7 +24,7 @@ pub fn run(directory: &Path, name: &str, module: &[u8]) -> Result<PathBuf, Error
         file.persist(&path)?;
         Ok(())
     };
-    write().map_err(|error| {
+    written().map_err(|error| {
         Error::io(Phase::Publish, "write", &path)(error)
             .remedy("name another directory with -o, or make room")
     })?;

@@ -35,7 +35,7 @@ _kpatch__build() {
 
     case "${cmd}" in
         kpatch__build)
-            opts="-a -s -c -v -t -n -o -R -j -d -h --archversion --sourcedir --config --vmlinux --suite --refresh --build-root --target --name --output --non-replace --fuzz --skip-compiler-check --skip-init-changes --skip-data-changes --only-touched-units --allow-layout-change --cc-launcher --cache-size --jobs --debug --skip-cleanup --quiet --color --time --json --version --generate --help cache"
+            opts="-a -s -c -v -t -n -o -R -j -d -h --archversion --sourcedir --config --vmlinux --suite --refresh --build-root --target --name --output --non-replace --package --package-version --sign-key --sign-cert --fuzz --skip-compiler-check --skip-init-changes --skip-data-changes --only-touched-units --allow-layout-change --cc-launcher --cache-size --jobs --debug --skip-cleanup --quiet --color --time --json --version --generate --help cache"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -161,6 +161,44 @@ _kpatch__build() {
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --package)
+                    COMPREPLY=($(compgen -W "deb rpm" -- "${cur}"))
+                    return 0
+                    ;;
+                --package-version)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sign-key)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --sign-cert)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
                     fi
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_kpatch_build_global_optspecs
-    string join \n a/archversion= s/sourcedir= c/config= v/vmlinux= suite= refresh build-root= t/target= n/name= o/output= R/non-replace fuzz= skip-compiler-check skip-init-changes skip-data-changes= only-touched-units allow-layout-change= cc-launcher= cache-size= j/jobs= d/debug skip-cleanup quiet color= time json= version generate= h/help
+    string join \n a/archversion= s/sourcedir= c/config= v/vmlinux= suite= refresh build-root= t/target= n/name= o/output= R/non-replace package= package-version= sign-key= sign-cert= fuzz= skip-compiler-check skip-init-changes skip-data-changes= only-touched-units allow-layout-change= cc-launcher= cache-size= j/jobs= d/debug skip-cleanup quiet color= time json= version generate= h/help
 end
 
 function __fish_kpatch_build_needs_command
@@ -33,6 +33,11 @@ complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l build-root -d
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -s t -l target -d 'Patch only this: `vmlinux`, `modules`, a module as in `fs/xfs/xfs.ko`, or a directory as in `fs/xfs/` (repeatable) [default: vmlinux and modules]' -r
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -s n -l name -d 'Name of the module [default: `livepatch-` and the name of the patch file]' -r
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -s o -l output -d 'Directory for the module [default: the current directory]' -r -f -a "(__fish_complete_directories)"
+complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l package -d 'Also make a package of the module, `kpatch-patch-RELEASE`' -r -f -a "deb\t'Debian\'s'
+rpm\t'That of rpm'"
+complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l package-version -d 'Version of the package: number of the cumulative patch, and of its packaging [default: 1-1]' -r
+complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l sign-key -d 'Sign the module with this private key, in PEM' -r -F
+complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l sign-cert -d 'The certificate of that key, which the kernel must trust' -r -F
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l fuzz -d 'Lines of context that may differ where a patch is applied' -r
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l skip-data-changes -d 'Leave out changes of the initial values of these data; the running kernel keeps the old ones (repeatable)' -r
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l allow-layout-change -d 'Accept that the patches change the layout of this structure (repeatable)' -r

@@ -14,6 +14,7 @@ mod kallsyms_image;
 mod kernels;
 mod modules;
 mod qemu;
+mod runtime;
 mod selfcheck;
 mod series;
 mod test;

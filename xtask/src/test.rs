@@ -4,7 +4,7 @@ use crate::builder::{Builder, Built};
 use crate::error::{Error, Result};
 use crate::guest::{self, Outcome};
 use crate::series::{self, Case, Series};
-use crate::{fuzz, kallsyms, kernels, qemu, selfcheck, tools};
+use crate::{fuzz, kallsyms, kernels, qemu, runtime, selfcheck, tools};
 use kernel_artifacts::Kernel;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -191,6 +191,13 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
         let headers = kernels::headers(&kernel)?;
         for (name, failures) in selfcheck::run(&bootable, &headers, &directory)? {
             rows.push(Row::of_host(&name, failures, "noticed"));
+        }
+    }
+    if series.inherits.is_none() && !series.full && runtime::is_wanted(only) {
+        let settings = runtime::Settings { cycles: if arguments.full { 200 } else { 10 }, processors: 2 };
+        for (name, failures) in runtime::run(&builder, &bootable, settings, &directory.join("kpatch"), only)?
+        {
+            rows.push(Row::of_host(&name, failures, "works"));
         }
     }
     Ok((release, rows))

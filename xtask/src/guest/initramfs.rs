@@ -17,6 +17,9 @@ pub(super) fn build(cases: &[Case], modules: &Modules, options: &Options) -> Res
     archive.char_device("dev/null", 1, 3);
     archive.file("bin/busybox", 0o755, &fs_err::read(busybox()?)?);
     archive.file("init", 0o755, INIT.as_bytes());
+    for (name, content) in &options.shared {
+        archive.file(&format!("shared/{name}"), 0o755, content);
+    }
 
     let mut present = BTreeSet::new();
     for (index, case) in cases.iter().enumerate() {

@@ -159,6 +159,8 @@ pub(crate) struct Options {
     pub(crate) slack: Duration,
     /// Where the logs of boots with failures are kept.
     pub(crate) logs: PathBuf,
+    /// Programs and files that all cases find in the directory `/shared`.
+    pub(crate) shared: Vec<(String, Vec<u8>)>,
 }
 
 impl Options {
@@ -171,6 +173,7 @@ impl Options {
             transition_limit: Duration::from_secs(90),
             slack: Duration::from_mins(1),
             logs,
+            shared: Vec::new(),
         }
     }
 }

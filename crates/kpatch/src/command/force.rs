@@ -27,9 +27,11 @@ pub fn run(cx: &mut Context<'_>) -> Result<()> {
         reason,
     })?;
     let why: Vec<String> = tasks.iter().map(|task| task.explain(&functions)).collect();
-    cx.say(format_args!("forced the transition of {name}; its module stays in memory until the next boot"));
+    cx.say(format_args!("forced the transition of {name}; these tasks may still run the code before it:"));
     for line in stalled(&tasks, &why) {
         cx.say(format_args!("  {line}"));
     }
+    // What forced takes away stays, see klp_force_transition() in kernel/livepatch/transition.c.
+    cx.say("the kernel keeps the modules that such tasks may be in until it is booted again");
     if cx.json { cx.print(&Forced { module: name, tasks }, "") } else { Ok(()) }
 }

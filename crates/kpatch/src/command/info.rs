@@ -98,7 +98,8 @@ fn text(info: &Info) -> String {
         |flag: Option<bool>| flag.map_or_else(unknown, |flag| if flag { "yes" } else { "no" }.to_owned());
     let mut out = String::new();
     let mut line = |tag: &str, value: &str| {
-        let _ = writeln!(out, "{:16}{value}", format!("{tag}:"));
+        let tag = if tag.is_empty() { String::new() } else { format!("{tag}:") };
+        let _ = writeln!(out, "{tag:16}{value}");
     };
     line("module", &info.module);
     line("file", &info.file.clone().unwrap_or_else(|| "loaded, not installed".to_owned()));

@@ -5,6 +5,7 @@ mod builder;
 mod corpus;
 mod cpio;
 mod demo;
+mod dist;
 mod error;
 mod fuzz;
 mod generate;
@@ -44,6 +45,8 @@ enum Chore {
     Fuzz(fuzz::Arguments),
     /// Run all tests, on this machine and on stock kernels under QEMU.
     Test(test::Arguments),
+    /// Make packages of the tools, as deb and rpm.
+    Dist(dist::Arguments),
     /// Write the man page and the completions anew, after the command line has changed.
     Generate,
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
+        Chore::Dist(arguments) => dist::run(&arguments),
         Chore::Generate => generate::run(),
     };
     match result {

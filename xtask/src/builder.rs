@@ -180,6 +180,14 @@ pub(crate) struct Said {
 }
 
 impl Built {
+    /// What an earlier run left in its output directory.
+    pub(crate) fn kept(output: &Path) -> Result<Self> {
+        let modules = modules_in(output)?;
+        let text = fs_err::read_to_string(output.join("output.log")).unwrap_or_default();
+        let status = Some(i32::from(modules.is_empty()));
+        Ok(Self { status, output: text, modules, time: Duration::ZERO })
+    }
+
     /// Whether a module was made.
     pub(crate) fn succeeded(&self) -> bool {
         self.status == Some(0) && self.modules.len() == 1

@@ -3,9 +3,10 @@
 //! Each patch of a directory is built; every module is loaded into the stock kernel, many in a boot. What is known about a
 //! patch already is not done again: results are kept under a hash of the patch and of kpatch-build itself.
 
+mod make;
 mod report;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Built};
 use crate::error::{Error, Result};
 use crate::guest::{self, Case, Outcome};
 use crate::{kernels, qemu, tools};
@@ -17,12 +18,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Arguments of the chore.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    set: Set,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Make patches of the differences between two versions of a source package.
+    Make(make::Arguments),
+}
+
+/// A set of patches and what to do with it.
+#[derive(Debug, clap::Args)]
+struct Set {
     /// Directory with patches, or with a directory `patches` of them and `facts.json` of what another tool made of each.
-    directory: PathBuf,
+    #[arg(required = true)]
+    directory: Option<PathBuf>,
     /// The kernel, as `uname -r` prints it.
-    #[arg(long)]
-    release: String,
+    #[arg(long, required = true)]
+    release: Option<String>,
     /// Suite to look for the kernel in, besides the host's own.
     #[arg(long)]
     suite: Vec<String>,
@@ -32,6 +50,9 @@ pub(crate) struct Arguments {
     /// Use this kpatch-build instead of the one of the checkout.
     #[arg(long, value_name = "FILE")]
     kpatch_build: Option<PathBuf>,
+    /// Take results of other versions of kpatch-build as well.
+    #[arg(long)]
+    reuse: bool,
     /// Do not load the modules.
     #[arg(long)]
     no_boot: bool,
@@ -63,12 +84,17 @@ pub(crate) struct Entry {
     pub(crate) end: End,
     pub(crate) module: Option<PathBuf>,
     pub(crate) objects: Vec<String>,
-    pub(crate) changed: BTreeSet<String>,
-    pub(crate) new: BTreeSet<String>,
-    pub(crate) units: usize,
+    pub(crate) units: Vec<UnitReport>,
+    #[serde(default)]
+    pub(crate) searched: Option<Searched>,
     pub(crate) seconds: f64,
     /// The errors, as a person reads them.
     pub(crate) errors: Vec<String>,
+    /// The patch as a whole was refused for these reasons; this is what became of the units that it touches alone.
+    #[serde(default)]
+    pub(crate) whole: Vec<String>,
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
     /// What the kernel did with the module.
     #[serde(default)]
     pub(crate) loaded: Option<Loaded>,
@@ -90,6 +116,8 @@ pub(crate) enum Loaded {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Facts {
     name: String,
+    /// The source of the unit that it compared.
+    pub(crate) unit: String,
     pub(crate) c_tool: OtherTool,
 }
 
@@ -99,6 +127,8 @@ pub(crate) struct OtherTool {
     pub(crate) status: i32,
     #[serde(default)]
     pub(crate) changed: BTreeSet<String>,
+    #[serde(default)]
+    pub(crate) new: BTreeSet<String>,
 }
 
 /// The part of kpatch-build's report that matters here.
@@ -110,19 +140,45 @@ struct BuildReport {
     #[serde(default)]
     units: Vec<UnitReport>,
     #[serde(default)]
+    searched: Option<Searched>,
+    #[serde(default)]
+    warnings: Vec<String>,
+    #[serde(default)]
     errors: Vec<ErrorReport>,
 }
 
-#[derive(Debug, Deserialize)]
-struct UnitReport {
+/// What became of a unit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct UnitReport {
+    /// Its object file.
+    pub(crate) unit: String,
     #[serde(default)]
-    changes: Vec<ChangeReport>,
+    pub(crate) changes: Vec<ChangeReport>,
+    #[serde(default)]
+    pub(crate) skipped: Vec<SkippedReport>,
 }
 
-#[derive(Debug, Deserialize)]
-struct ChangeReport {
+/// A function.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ChangeReport {
     change: String,
     name: String,
+}
+
+/// A change that was left out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SkippedReport {
+    pub(crate) name: String,
+    pub(crate) section: String,
+    pub(crate) why: String,
+}
+
+/// How the units that see a changed header were found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Searched {
+    pub(crate) considered: usize,
+    pub(crate) preprocessed: usize,
+    pub(crate) changed: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,42 +187,61 @@ struct ErrorReport {
     file: Option<String>,
     line: Option<u32>,
     message: String,
+    cause: Option<String>,
+    remedy: Option<String>,
+}
+
+impl UnitReport {
+    /// The functions of one kind: `changed-function`, `new-function`, `lines-only`.
+    pub(crate) fn functions(&self, kind: &str) -> BTreeSet<&str> {
+        self.changes.iter().filter(|c| c.change == kind).map(|c| c.name.as_str()).collect()
+    }
 }
 
 const NO_CHANGE: &str = "no-change";
 const INTERRUPTED: &str = "interrupted";
+const COMPILER_ERROR: &str = "compiler-error";
 
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     tools::install_missing()?;
-    let (patches, facts) = read(&arguments.directory)?;
+    match &arguments.action {
+        Some(Action::Make(arguments)) => make::run(arguments),
+        None => try_all(&arguments.set),
+    }
+}
+
+fn try_all(arguments: &Set) -> Result<()> {
+    let missing = |what: &str| Error::Usage(format!("{what} is missing"));
+    let directory = arguments.directory.as_ref().ok_or_else(|| missing("a directory"))?;
+    let release = arguments.release.as_ref().ok_or_else(|| missing("--release"))?;
+    let (patches, facts) = read(directory)?;
     let patches: Vec<&(String, PathBuf)> = patches
         .iter()
         .filter(|(name, _)| arguments.only.is_empty() || arguments.only.contains(name))
         .collect();
     if patches.is_empty() {
-        return Err(Error::Usage(format!("{}: no patches", arguments.directory.display())));
+        return Err(Error::Usage(format!("{}: no patches", directory.display())));
     }
     let mut builder = match &arguments.kpatch_build {
-        Some(program) => Builder::existing(program, &arguments.release)?,
-        None => Builder::compile(&arguments.release)?,
+        Some(program) => Builder::existing(program, release)?,
+        None => Builder::compile(release)?,
     };
     builder.suites.clone_from(&arguments.suite);
-    let set =
-        arguments.directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let output = crate::target_directory().join("corpus").join(&set).join(&arguments.release);
+    let set = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let output = crate::target_directory().join("corpus").join(&set).join(release);
     fs_err::create_dir_all(&output)?;
 
-    let mut entries = build_all(&builder, &patches, &output)?;
+    let mut entries = build_all(&builder, &patches, &output, arguments.reuse)?;
     if !arguments.no_boot {
         let mut settings = kernels::settings();
         settings.suites.extend(arguments.suite.iter().cloned());
-        let kernel = kernels::bootable(&kernels::resolve(&arguments.release, &settings)?)?;
+        let kernel = kernels::bootable(&kernels::resolve(release, &settings)?)?;
         load_all(&kernel, &mut entries, &output)?;
     }
 
     let json = serde_json::to_vec_pretty(&entries).map_err(|error| Error::Failed(error.to_string()))?;
-    let text = report::markdown(&set, &arguments.release, &entries, &facts);
+    let text = report::markdown(&set, release, &entries, &facts);
     let mut places = vec![output.join("report")];
     if arguments.docs {
         places.push(crate::workspace_root().join("docs").join(format!("yield-{set}")));
@@ -219,7 +294,12 @@ fn read(directory: &Path) -> Result<(Vec<(String, PathBuf)>, BTreeMap<String, Fa
     Ok((patches, facts))
 }
 
-fn build_all(builder: &Builder, patches: &[&(String, PathBuf)], output: &Path) -> Result<Vec<Entry>> {
+fn build_all(
+    builder: &Builder,
+    patches: &[&(String, PathBuf)],
+    output: &Path,
+    reuse: bool,
+) -> Result<Vec<Entry>> {
     let tool = blake3::hash(&fs_err::read(builder.program())?);
     let next = AtomicUsize::new(0);
     let done = Mutex::new(BTreeMap::new());
@@ -229,7 +309,7 @@ fn build_all(builder: &Builder, patches: &[&(String, PathBuf)], output: &Path) -
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some((name, patch)) = patches.get(index) else { return Ok(()) };
-                let entry = one(builder, tool, name, patch, &output.join(name))?;
+                let entry = one(builder, tool, name, patch, &output.join(name), reuse)?;
                 println!("[{}/{}] {name}: {}", index + 1, patches.len(), report::end(&entry.end));
                 done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(index, entry);
             }
@@ -244,70 +324,108 @@ fn build_all(builder: &Builder, patches: &[&(String, PathBuf)], output: &Path) -
     Ok(done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_values().collect())
 }
 
-/// Builds one patch, unless its result is known.
-fn one(builder: &Builder, tool: blake3::Hash, name: &str, patch: &Path, output: &Path) -> Result<Entry> {
+/// What is kept of a build beside kpatch-build's own report.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// Hash of kpatch-build, release and patch.
+    key: String,
+    /// Hash of release and patch.
+    #[serde(default)]
+    input: String,
+    seconds: f64,
+}
+
+/// Builds one patch. Where the header that it touches fits no other unit, what it touches is built alone as well.
+fn one(
+    builder: &Builder,
+    tool: blake3::Hash,
+    name: &str,
+    patch: &Path,
+    output: &Path,
+    reuse: bool,
+) -> Result<Entry> {
+    let whole = attempt(builder, tool, name, patch, output, &[], reuse)?;
+    let header = matches!(&whole.end, End::Refused { codes } if codes.iter().any(|c| c == COMPILER_ERROR));
+    if !header {
+        return Ok(whole);
+    }
+    let alone = output.with_file_name(format!("{name}.alone"));
+    let alone = attempt(builder, tool, name, patch, &alone, &["--only-touched-units"], reuse)?;
+    let compiles = !matches!(&alone.end, End::Refused { codes } if codes.iter().any(|c| c == COMPILER_ERROR));
+    Ok(if compiles { Entry { whole: whole.errors, ..alone } } else { whole })
+}
+
+/// Builds one patch in one way, unless the result is known.
+fn attempt(
+    builder: &Builder,
+    tool: blake3::Hash,
+    name: &str,
+    patch: &Path,
+    output: &Path,
+    options: &[&str],
+    reuse: bool,
+) -> Result<Entry> {
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(tool.as_bytes())
-        .update(builder.release.as_bytes())
-        .update(b"\0")
-        .update(&fs_err::read(patch)?);
-    let key = hasher.finalize().to_hex().to_string();
-    let record = output.join("entry.json");
-    if let Ok(known) = fs_err::read(&record)
-        && let Ok(entry) = serde_json::from_slice::<Entry>(&known)
-        && entry.key == key
-        && entry.module.as_ref().is_none_or(|module| module.exists())
+    hasher.update(builder.release.as_bytes()).update(b"\0").update(&fs_err::read(patch)?);
+    let input = hasher.finalize().to_hex().to_string();
+    let key = hasher.update(tool.as_bytes()).finalize().to_hex().to_string();
+    let record = output.join("record.json");
+    let json = output.join("report.json");
+    if let Some(known) = fs_err::read(&record).ok().and_then(|b| serde_json::from_slice::<Record>(&b).ok())
+        && (known.key == key || reuse && known.input == input)
     {
-        return Ok(entry);
+        let built = Built::kept(output)?;
+        let entry = entry(name, known.key, &json, &built, known.seconds);
+        if entry.end != End::Crash {
+            return Ok(entry);
+        }
     }
-    let json = output.with_extension("json");
-    if json.exists() {
-        fs_err::remove_file(&json)?;
-    }
-    // Names may be longer than a module's may be; the position in the set is not needed, as each has its own boot case.
-    let words = ["--json".to_owned(), json.display().to_string()];
+    let mut words = vec!["--json".to_owned(), json.display().to_string()];
+    words.extend(options.iter().map(|&option| option.to_owned()));
     let built = builder.build(&module_stem(name), &[patch.to_owned()], &words, output)?;
+    let seconds = built.time.as_secs_f64();
+    let entry = entry(name, key.clone(), &json, &built, seconds);
+    // A run that somebody stopped says nothing about its patch.
+    if matches!(&entry.end, End::Refused { codes } if codes.iter().any(|code| code == INTERRUPTED)) {
+        return Err(Error::Failed(format!("the build of {name} was interrupted")));
+    }
+    let text = serde_json::to_vec_pretty(&Record { key, input, seconds })
+        .map_err(|error| Error::Failed(error.to_string()))?;
+    fs_err::write(&record, text)?;
+    Ok(entry)
+}
+
+/// What a build came to.
+fn entry(name: &str, key: String, json: &Path, built: &Built, seconds: f64) -> Entry {
     let report: Option<BuildReport> =
-        fs_err::read(&json).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let panicked = built.output.contains("panicked at");
+        fs_err::read(json).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let mut entry = Entry {
         name: name.to_owned(),
         key,
         end: End::Crash,
         module: None,
         objects: Vec::new(),
-        changed: BTreeSet::new(),
-        new: BTreeSet::new(),
-        units: 0,
-        seconds: built.time.as_secs_f64(),
+        units: Vec::new(),
+        searched: None,
+        seconds,
         errors: Vec::new(),
+        whole: Vec::new(),
+        warnings: Vec::new(),
         loaded: None,
     };
     match report {
-        Some(report) if !panicked => {
-            entry.end = end_of(&report, built.succeeded());
+        Some(report) if !built.output.contains("panicked at") => {
+            entry.end = end_of(&report, built.modules.len() == 1);
             entry.module = built.modules.first().cloned();
-            entry.units = report.units.len();
-            for change in report.units.into_iter().flat_map(|unit| unit.changes) {
-                match change.change.as_str() {
-                    "changed-function" => entry.changed.insert(change.name),
-                    "new-function" => entry.new.insert(change.name),
-                    _ => false,
-                };
-            }
+            entry.units = report.units;
+            entry.searched = report.searched;
             entry.objects = report.objects;
+            entry.warnings = report.warnings;
             entry.errors = report.errors.iter().map(ToString::to_string).collect();
         }
         _ => entry.errors = built.tail(20),
     }
-    // A run that somebody stopped says nothing about its patch.
-    if matches!(&entry.end, End::Refused { codes } if codes.iter().any(|code| code == INTERRUPTED)) {
-        return Err(Error::Failed(format!("the build of {name} was interrupted")));
-    }
-    let text = serde_json::to_vec_pretty(&entry).map_err(|error| Error::Failed(error.to_string()))?;
-    fs_err::write(&record, text)?;
-    Ok(entry)
+    entry
 }
 
 /// A module's name: kpatch-build shortens long ones, which could make two the same; only one is loaded at a time.
@@ -336,7 +454,16 @@ impl std::fmt::Display for ErrorReport {
             }
             write!(out, " ")?;
         }
-        write!(out, "{} [{}]", self.message, self.code)
+        write!(out, "{} [{}]", self.message, self.code)?;
+        for (what, text) in [("why", &self.cause), ("help", &self.remedy)] {
+            // A compiler has much to say; its first line is enough here.
+            if let Some(line) =
+                text.as_ref().and_then(|text| text.lines().find(|line| !line.trim().is_empty()))
+            {
+                write!(out, "\n  {what}: {}", line.trim())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -435,7 +562,7 @@ mod tests {
         }
         fs_err::write(
             root.path().join("facts.json"),
-            r#"[{"name": "a", "c_tool": {"status": 0, "changed": ["f"]}, "more": 1}]"#,
+            r#"[{"name": "a", "unit": "fs/a.c", "c_tool": {"status": 0, "changed": ["f"]}, "more": 1}]"#,
         )
         .unwrap();
         let (patches, facts) = read(root.path()).unwrap();

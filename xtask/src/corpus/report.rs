@@ -1,7 +1,9 @@
 //! The yield report for people.
 
+mod why;
+
 use super::{End, Entry, Facts, Loaded};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// An end in a few words.
@@ -27,10 +29,13 @@ fn loaded(loaded: Option<&Loaded>) -> &'static str {
 pub(super) fn summary(entries: &[Entry]) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for entry in entries {
-        let key = match (&entry.end, &entry.loaded) {
+        let mut key = match (&entry.end, &entry.loaded) {
             (End::Module, Some(state)) => format!("module, {}", loaded(Some(state))),
             (other, _) => end(other),
         };
+        if !entry.whole.is_empty() {
+            key.push_str(" (touched units alone)");
+        }
         *counts.entry(key).or_default() += 1;
     }
     let mut text = String::new();
@@ -41,24 +46,85 @@ pub(super) fn summary(entries: &[Entry]) -> String {
     text
 }
 
-/// How the changed functions compare with the other tool's.
+/// Where the ends agree with the other tool's and where not: its status, how it ended here, how many.
+fn ends_beside(entries: &[Entry], facts: &BTreeMap<String, Facts>) -> String {
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for entry in entries {
+        let Some(facts) = facts.get(&entry.name) else { continue };
+        let other = match facts.c_tool.status {
+            0 => "output".to_owned(),
+            3 => "no functional change".to_owned(),
+            status => format!("refused ({status})"),
+        };
+        let here = match entry.end {
+            End::Refused { .. } => "refused".to_owned(),
+            ref other => end(other),
+        };
+        *counts.entry((other, here)).or_default() += 1;
+    }
+    let mut text = String::new();
+    if !counts.is_empty() {
+        text.push_str("| C tool | here | patches |\n|---|---|---|\n");
+    }
+    for ((other, here), count) in counts {
+        let _ = writeln!(text, "| {other} | {here} | {count} |");
+    }
+    text
+}
+
+/// How the changed functions of the unit that the other tool compared differ from its list, each with the rule.
+fn differences(entry: &Entry, facts: &Facts) -> Vec<String> {
+    if facts.c_tool.status != 0 || entry.end != End::Module {
+        return Vec::new();
+    }
+    let object = facts.unit.strip_suffix(".c").unwrap_or(&facts.unit);
+    let unit = entry.units.iter().find(|u| u.unit.strip_suffix(".o") == Some(object));
+    let of = |kind| unit.map(|u| u.functions(kind)).unwrap_or_default();
+    let (changed, lines) = (of("changed-function"), of("lines-only"));
+    let other: BTreeSet<&str> = facts.c_tool.changed.iter().map(String::as_str).collect();
+    let root = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    let mut text = Vec::new();
+    for name in other.difference(&changed) {
+        let clone = changed.iter().any(|c| root(c) == root(name));
+        let rule = match () {
+            () if lines.contains(name) => "only line numbers differ, by the line tables of both versions",
+            () if clone => "replaced under the name of another clone",
+            () => "UNEXPLAINED",
+        };
+        text.push(format!("fewer: {name}: {rule}"));
+    }
+    for name in changed.difference(&other) {
+        let rule = if facts.c_tool.new.contains(*name) {
+            "new for the C tool, which found no original"
+        } else if other.iter().any(|o| root(o) == root(name)) {
+            "replaced under the name of another clone"
+        } else {
+            "UNEXPLAINED"
+        };
+        text.push(format!("more: {name}: {rule}"));
+    }
+    text
+}
+
+/// How the changed functions compare with the other tool's, in a word.
 fn compared(entry: &Entry, facts: Option<&Facts>) -> String {
     let Some(facts) = facts else { return String::new() };
-    let other = &facts.c_tool;
-    match (other.status, &entry.end) {
-        (0, End::Module) => {
-            let more: Vec<&str> = entry.changed.difference(&other.changed).map(String::as_str).collect();
-            let fewer: Vec<&str> = other.changed.difference(&entry.changed).map(String::as_str).collect();
-            match (more.is_empty(), fewer.is_empty()) {
-                (true, true) => "same".to_owned(),
-                _ => format!("more: {}; fewer: {}", more.join(" "), fewer.join(" ")),
-            }
-        }
+    match (facts.c_tool.status, &entry.end) {
+        (0, End::Module) => match differences(entry, facts).len() {
+            0 => "same".to_owned(),
+            count => format!("{count} explained below"),
+        },
         (3, End::NoChange) => "same".to_owned(),
         (0, _) => "output".to_owned(),
         (3, _) => "no change".to_owned(),
         (status, _) => format!("refused ({status})"),
     }
+}
+
+fn functions(entry: &Entry) -> String {
+    let count = |kind| entry.units.iter().map(|unit| unit.functions(kind).len()).sum::<usize>();
+    let (changed, new) = (count("changed-function"), count("new-function"));
+    if changed + new == 0 { String::new() } else { format!("{changed}+{new}") }
 }
 
 /// The whole report.
@@ -69,28 +135,44 @@ pub(super) fn markdown(
     facts: &BTreeMap<String, Facts>,
 ) -> String {
     let mut text = format!(
-        "# Yield: {set} on {release}\n\nMade by `cargo xtask corpus`.\n\n```\n{}```\n\n",
-        summary(entries)
+        "# Yield: {set} on {release}\n\nMade by `cargo xtask corpus`.\n\n```\n{}```\n\n{}\n",
+        summary(entries),
+        ends_beside(entries, facts)
     );
     text.push_str(
-        "| patch | end | kernel | functions | C tool | units | seconds |\n|---|---|---|---|---|---|---|\n",
+        "Functions are changed + new ones of all units. Units that a touched header brings in are considered (they \
+         may read it), preprocessed, and compiled where their text changes.\n\n\
+         | patch | end | kernel | functions | C tool | considered / preprocessed / compiled | seconds |\n\
+         |---|---|---|---|---|---|---|\n",
     );
     for entry in entries {
+        let (considered, preprocessed) =
+            entry.searched.as_ref().map_or((0, 0), |searched| (searched.considered, searched.preprocessed));
+        let alone = if entry.whole.is_empty() { "" } else { " (touched units alone)" };
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {:.1} |",
+            "| {} | {}{alone} | {} | {} | {} | {considered} / {preprocessed} / {} | {:.1} |",
             entry.name,
             end(&entry.end),
             loaded(entry.loaded.as_ref()),
-            entry.changed.len() + entry.new.len(),
+            functions(entry),
             compared(entry, facts.get(&entry.name)),
-            entry.units,
+            entry.units.len(),
             entry.seconds
         );
     }
-    details(&mut text, "Refusals", entries, |entry| match entry.end {
+    text.push_str(&refusals(entries));
+    details(&mut text, "Differences from the C tool's changed functions", entries, |entry| {
+        facts.get(&entry.name).map(|facts| differences(entry, facts)).unwrap_or_default()
+    });
+    details(&mut text, "Every refusal", entries, |entry| match entry.end {
         End::Refused { .. } | End::Crash => entry.errors.clone(),
         _ => Vec::new(),
+    });
+    details(&mut text, "Patches whose header fits no other unit", entries, |entry| entry.whole.clone());
+    details(&mut text, "Changes that are left out", entries, |entry| {
+        let skipped = entry.units.iter().flat_map(|unit| &unit.skipped);
+        skipped.map(|s| format!("{} in {}: {}", s.name, s.section, s.why)).collect()
     });
     details(&mut text, "Modules that do not work", entries, |entry| match &entry.loaded {
         Some(Loaded::Fails { failures }) => failures.clone(),
@@ -100,6 +182,27 @@ pub(super) fn markdown(
         Some(Loaded::WithoutObject { reason }) => vec![reason.clone()],
         _ => Vec::new(),
     });
+    text
+}
+
+/// Refusals by code, with why each code is right.
+fn refusals(entries: &[Entry]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for entry in entries {
+        if let End::Refused { codes } = &entry.end {
+            for code in codes {
+                *counts.entry(code).or_default() += 1;
+            }
+        }
+    }
+    let mut text = String::new();
+    if !counts.is_empty() {
+        text.push_str("\n## Refusals by code\n\nA patch can be in several.\n\n");
+        text.push_str("| code | patches | why it is right |\n|---|---|---|\n");
+    }
+    for (code, count) in counts {
+        let _ = writeln!(text, "| {code} | {count} | {} |", why::right(code));
+    }
     text
 }
 
@@ -122,45 +225,74 @@ fn details(text: &mut String, title: &str, entries: &[Entry], lines: impl Fn(&En
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Entry, OtherTool};
+    use super::super::{ChangeReport, Entry, OtherTool, UnitReport};
     use super::*;
-    use std::collections::BTreeSet;
 
-    fn entry(end: End, changed: &[&str]) -> Entry {
+    fn entry(end: End, changes: &[(&str, &str)]) -> Entry {
+        let change =
+            |&(change, name): &(&str, &str)| ChangeReport { change: change.into(), name: name.into() };
         Entry {
             name: "n".into(),
             key: String::new(),
             end,
             module: None,
             objects: Vec::new(),
-            changed: changed.iter().map(|name| (*name).to_owned()).collect(),
-            new: BTreeSet::new(),
-            units: 1,
+            units: vec![UnitReport {
+                unit: "fs/a.o".into(),
+                changes: changes.iter().map(change).collect(),
+                skipped: Vec::new(),
+            }],
+            searched: None,
             seconds: 1.0,
             errors: vec!["why".into()],
+            whole: Vec::new(),
+            warnings: Vec::new(),
             loaded: None,
         }
     }
 
     fn facts(status: i32, changed: &[&str]) -> Facts {
         let changed = changed.iter().map(|name| (*name).to_owned()).collect();
-        Facts { name: "n".into(), c_tool: OtherTool { status, changed } }
+        let c_tool = OtherTool { status, changed, new: BTreeSet::new() };
+        Facts { name: "n".into(), unit: "fs/a.c".into(), c_tool }
     }
 
     #[test]
-    fn differences_of_functions_are_named() {
-        let module = entry(End::Module, &["a", "b"]);
-        assert_eq!(compared(&module, Some(&facts(0, &["a", "b"]))), "same");
-        assert_eq!(compared(&module, Some(&facts(0, &["b", "c"]))), "more: a; fewer: c");
+    fn differences_of_functions_are_explained() {
+        let changed = |name| ("changed-function", name);
+        let module = entry(
+            End::Module,
+            &[changed("a"), changed("b.isra.0"), ("lines-only", "l"), ("new-function", "n")],
+        );
+        assert_eq!(compared(&module, Some(&facts(0, &["a", "b.isra.0"]))), "same");
+        assert_eq!(
+            differences(&module, &facts(0, &["b", "l", "x"])),
+            [
+                "fewer: b: replaced under the name of another clone",
+                "fewer: l: only line numbers differ, by the line tables of both versions",
+                "fewer: x: UNEXPLAINED",
+                "more: a: UNEXPLAINED",
+                "more: b.isra.0: replaced under the name of another clone",
+            ]
+        );
         assert_eq!(compared(&module, Some(&facts(2, &[]))), "refused (2)");
         assert_eq!(compared(&entry(End::NoChange, &[]), Some(&facts(3, &[]))), "same");
     }
 
     #[test]
     fn refusals_are_listed_with_their_errors() {
-        let entries = [entry(End::Refused { codes: vec!["code".into()] }, &[]), entry(End::NoChange, &[])];
+        let refused = entry(End::Refused { codes: vec!["no-entry".into()] }, &[]);
+        let entries = [refused, entry(End::NoChange, &[])];
         let text = markdown("s", "r", &entries, &BTreeMap::new());
-        assert!(text.contains("    1  refused: code\n"));
+        assert!(text.contains("    1  refused: no-entry\n"));
         assert_eq!(text.matches("      why").count(), 1);
+        assert!(text.contains("| no-entry | 1 | "));
+    }
+
+    #[test]
+    fn ends_are_counted_beside_the_other_tool() {
+        let facts = BTreeMap::from([("n".to_owned(), facts(2, &[]))]);
+        let text = ends_beside(&[entry(End::Module, &[])], &facts);
+        assert!(text.ends_with("| refused (2) | module | 1 |\n"), "{text}");
     }
 }

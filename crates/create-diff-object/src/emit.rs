@@ -23,6 +23,7 @@ use crate::author::Author;
 use crate::correlate::Twins;
 use crate::error::DiffError;
 use crate::lookup::{Lookup, Resolution};
+use crate::noreturn;
 use crate::select::{Change, Selection, Statuses};
 use crate::unit::{ElementId, Kind, Unit};
 use pools::Pool;
@@ -121,7 +122,12 @@ pub(crate) fn emit<'d>(parts: &Parts<'_, 'd>) -> Result<Emitted<'d>, Vec<(Option
         references: emitter.references,
         callbacks,
         import_namespaces: parts.author.import_namespaces.iter().cloned().collect(),
-        noreturn: Vec::new(),
+        noreturn: noreturn::never_return(parts.patched, parts.selection, &parts.statuses.parent)
+            .into_iter()
+            .map(|id| parts.patched.name(id))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
     };
     if !emitter.errors.is_empty() {
         return Err(emitter.errors);

@@ -18,6 +18,7 @@ mod keys;
 mod lines;
 mod lookup;
 mod names;
+mod noreturn;
 mod pointers;
 mod report;
 mod select;
@@ -253,6 +254,13 @@ fn compare(
         selection = select::select(patched, &statuses, &seeds);
     }
 
+    let is_function = |id: &ElementId| patched.element(*id).kind == Kind::Function;
+    if patched.object.section_named(".printk_index").is_some() && selection.order.iter().any(is_function) {
+        report.warnings.push(
+            "printk's index does not list the messages of replaced functions: .printk_index is left out"
+                .to_owned(),
+        );
+    }
     let sources = (&lines_before, &lines_after);
     story::tell(&mut report, original, patched, &twins, &statuses, &selection, &author, sources);
     let mut errors: Vec<(Option<ElementId>, DiffError)> = early.into_iter().map(|e| (None, e)).collect();

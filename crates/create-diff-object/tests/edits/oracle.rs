@@ -200,7 +200,9 @@ impl<'a> Normaliser<'a> {
 pub(crate) fn functions(text: &str) -> Functions {
     let listing = read(text);
     let mut out = Functions::new();
-    for (index, name) in listing.functions.iter().enumerate() {
+    // What kCFI puts in front of functions goes by a symbol of its own.
+    for (index, name) in listing.functions.iter().enumerate().filter(|(_, name)| !name.starts_with("__cfi_"))
+    {
         let mut normaliser = Normaliser { listing: &listing, ordinals: BTreeMap::new(), out: base(name) };
         let code = || listing.lines.iter().filter(|l| l.function == Some(index) && is_code(&l.section));
         for line in code() {

@@ -121,6 +121,16 @@ impl Arch for X86_64 {
         matches!(kind, PC8 | PC16)
     }
 
+    fn leaves(&self, code: &[u8]) -> bool {
+        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        match instruction.mnemonic() {
+            Mnemonic::Ret | Mnemonic::Retf | Mnemonic::Iretq | Mnemonic::Sysretq | Mnemonic::Sysexitq => true,
+            Mnemonic::Jmp => matches!(instruction.op0_kind(), OpKind::Register | OpKind::Memory),
+            _ => false,
+        }
+    }
+
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
         let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
         let instruction = decoder.decode();

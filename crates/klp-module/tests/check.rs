@@ -364,3 +364,64 @@ fn damaged_bytes_never_panic() {
         }
     }
 }
+
+/// Kernels with FineIBT, kCFI, call depth tracking or sealed landing pads work through these tables when the module is
+/// loaded; none of them can be run here.
+#[test]
+fn tables_of_hardened_kernels_come_before_relocations_that_wait_for_a_module() {
+    let sound = good();
+    for table in [
+        ".kcfi_traps",
+        ".cfi_sites",
+        ".ibt_endbr_seal",
+        ".call_sites",
+        ".return_sites",
+        ".retpoline_sites",
+        ".static_call_sites",
+    ] {
+        let mut good = sound.clone();
+        module(&mut good, |o| {
+            rename_section(o, ".text.read_inode", table);
+            rename_section(o, XFS_RELA, &format!(".klp.rela.xfs.{table}"));
+        });
+        assert!(codes(&good).contains(&"gated-special-section"), "{table}");
+    }
+}
+
+/// The versions of a module in the form of kernels with `CONFIG_EXTENDED_MODVERSIONS` (6.14 and later), which those with
+/// `CONFIG_GENDWARFKSYMS` have.
+fn with_extended_versions(good: &mut Good, change: impl Fn(&mut Vec<(Vec<u8>, [u8; 4])>)) {
+    module(good, |o| {
+        let entries = bytes(o, "__versions").clone();
+        let mut versions: Vec<(Vec<u8>, [u8; 4])> = entries
+            .chunks_exact(64)
+            .map(|entry| {
+                let name = entry[8..].split(|&b| b == 0).next().unwrap().to_vec();
+                (name, entry[..4].try_into().unwrap())
+            })
+            .collect();
+        assert!(versions.len() > 1);
+        change(&mut versions);
+        bytes(o, "__versions").clear();
+        let crcs: Vec<u8> = versions.iter().flat_map(|(_, crc)| *crc).collect();
+        let names: Vec<u8> =
+            versions.iter().flat_map(|(name, _)| [name.as_slice(), b"\0"].concat()).collect();
+        o.add_section(Section::new("__version_ext_crcs", section_type::PROGBITS, 2, 4, crcs));
+        o.add_section(Section::new("__version_ext_names", section_type::PROGBITS, 2, 1, names));
+    });
+}
+
+#[test]
+fn extended_versions_are_checked_like_the_others() {
+    let sound = good();
+    let codes_with = |change: &dyn Fn(&mut Vec<(Vec<u8>, [u8; 4])>)| {
+        let mut good = sound.clone();
+        with_extended_versions(&mut good, change);
+        codes(&good)
+    };
+    assert_eq!(codes_with(&|_| {}), Vec::<&str>::new());
+    assert!(codes_with(&|versions| versions[0].1[0] ^= 1).contains(&"version"));
+    assert!(codes_with(&|versions| drop(versions.pop())).contains(&"no-version"));
+    let stray = |versions: &mut Vec<(Vec<u8>, [u8; 4])>| versions.push((b"stray".to_vec(), [0; 4]));
+    assert!(codes_with(&stray).contains(&"stray-version"));
+}

@@ -17,11 +17,11 @@
 
 #undef static_branch_likely
 #undef static_branch_unlikely
-#define static_branch_likely(x) likely_notrace(KPATCH_KEY_ENABLED(&(x)->key))
-#define static_branch_unlikely(x) unlikely_notrace(KPATCH_KEY_ENABLED(&(x)->key))
+#define static_branch_likely(x) __builtin_expect(KPATCH_KEY_ENABLED(&(x)->key), 1)
+#define static_branch_unlikely(x) __builtin_expect(KPATCH_KEY_ENABLED(&(x)->key), 0)
 
 /* Tracepoints of older kernels. */
-#define static_key_false(key) unlikely_notrace(KPATCH_KEY_ENABLED(key))
-#define static_key_true(key) likely_notrace(KPATCH_KEY_ENABLED(key))
+#define static_key_false(key) __builtin_expect(KPATCH_KEY_ENABLED(key), 0)
+#define static_key_true(key) __builtin_expect(KPATCH_KEY_ENABLED(key), 1)
 
 #endif

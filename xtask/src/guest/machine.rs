@@ -6,6 +6,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// The kernel's command line. Its own watchdogs would measure how busy the host is; a guest that hangs is noticed
+/// from outside.
+const APPEND: &str = "console=ttyS0 loglevel=7 printk.devkmsg=on oops=panic panic=-1 nosoftlockup \
+                      rcupdate.rcu_cpu_stall_suppress=1";
+
 /// What a boot left behind.
 #[derive(Debug)]
 pub(super) struct Boot {
@@ -75,7 +80,7 @@ pub(super) fn boot(kernel: &Kernel, initramfs: &[u8], directory: &Path, options:
         .arg("-initrd")
         .arg(&initrd)
         // An oops stops the machine: what a kernel does after one tells nothing.
-        .args(["-append", "console=ttyS0 loglevel=7 printk.devkmsg=on oops=panic panic=-1"])
+        .args(["-append", APPEND])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(fs_err::File::create(&stderr)?.into_parts().0);

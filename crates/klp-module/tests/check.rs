@@ -388,12 +388,15 @@ fn tables_of_hardened_kernels_come_before_relocations_that_wait_for_a_module() {
     }
 }
 
+/// Names and CRCs.
+type Versions = Vec<(Vec<u8>, [u8; 4])>;
+
 /// The versions of a module in the form of kernels with `CONFIG_EXTENDED_MODVERSIONS` (6.14 and later), which those with
 /// `CONFIG_GENDWARFKSYMS` have.
-fn with_extended_versions(good: &mut Good, change: impl Fn(&mut Vec<(Vec<u8>, [u8; 4])>)) {
+fn with_extended_versions(good: &mut Good, change: impl Fn(&mut Versions)) {
     module(good, |o| {
         let entries = bytes(o, "__versions").clone();
-        let mut versions: Vec<(Vec<u8>, [u8; 4])> = entries
+        let mut versions: Versions = entries
             .chunks_exact(64)
             .map(|entry| {
                 let name = entry[8..].split(|&b| b == 0).next().unwrap().to_vec();
@@ -414,7 +417,7 @@ fn with_extended_versions(good: &mut Good, change: impl Fn(&mut Vec<(Vec<u8>, [u
 #[test]
 fn extended_versions_are_checked_like_the_others() {
     let sound = good();
-    let codes_with = |change: &dyn Fn(&mut Vec<(Vec<u8>, [u8; 4])>)| {
+    let codes_with = |change: &dyn Fn(&mut Versions)| {
         let mut good = sound.clone();
         with_extended_versions(&mut good, change);
         codes(&good)
@@ -422,6 +425,6 @@ fn extended_versions_are_checked_like_the_others() {
     assert_eq!(codes_with(&|_| {}), Vec::<&str>::new());
     assert!(codes_with(&|versions| versions[0].1[0] ^= 1).contains(&"version"));
     assert!(codes_with(&|versions| drop(versions.pop())).contains(&"no-version"));
-    let stray = |versions: &mut Vec<(Vec<u8>, [u8; 4])>| versions.push((b"stray".to_vec(), [0; 4]));
+    let stray = |versions: &mut Versions| versions.push((b"stray".to_vec(), [0; 4]));
     assert!(codes_with(&stray).contains(&"stray-version"));
 }

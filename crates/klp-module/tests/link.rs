@@ -279,6 +279,18 @@ fn gaps_between_table_entries_are_refused() {
     );
 }
 
+/// `_paravirt_alt` of 5.10 aligns each entry at its start, so that the last one of a unit ends early.
+#[test]
+fn the_padding_of_paravirt_entries_is_no_gap() {
+    let source = "static __attribute__((used)) int patched(int n) { return n; }\n\
+                  asm(\".pushsection .parainstructions,\\\"a\\\"\\n.balign 8\\n.skip 12\\n.popsection\");";
+    let mut second = vmlinux("b.o");
+    second.functions[0].sympos = 2;
+    let (bytes, _) = try_link(&[(source, vmlinux("a.o")), (source, second)]).unwrap();
+    let object = Object::read(&bytes).unwrap();
+    assert_eq!(object.section(common::section(&object, ".parainstructions")).size(), 28);
+}
+
 #[test]
 fn callbacks_are_global_for_the_hook_and_one_of_a_kind() {
     let source = format!("{PATCHED}static __attribute__((used)) int before(void *o) {{ return !o; }}");

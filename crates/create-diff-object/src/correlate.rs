@@ -258,8 +258,8 @@ fn keys_of(
     level: Level,
 ) -> Vec<(ElementId, Vec<u8>)> {
     let uses = match level {
-        Level::Surroundings => evidence::uses(unit, members, Note::Surroundings),
-        Level::Order | Level::OneReferrer => evidence::uses(unit, members, Note::Order),
+        Level::Surroundings => evidence::uses(unit, twin, first, members, Note::Surroundings),
+        Level::Order | Level::OneReferrer => evidence::uses(unit, twin, first, members, Note::Order),
         _ => evidence::Uses::default(),
     };
     if level == Level::OneReferrer {

@@ -39,7 +39,13 @@ pub(super) enum Note {
 }
 
 /// Notes how members are used.
-pub(super) fn uses(unit: &Unit<'_>, members: &[ElementId], note: Note) -> Uses {
+pub(super) fn uses(
+    unit: &Unit<'_>,
+    twin: &[Option<ElementId>],
+    first: bool,
+    members: &[ElementId],
+    note: Note,
+) -> Uses {
     let mut uses: Uses = members.iter().map(|id| (*id, BTreeSet::new())).collect();
     let referrers: BTreeSet<ElementId> = members
         .iter()
@@ -48,7 +54,11 @@ pub(super) fn uses(unit: &Unit<'_>, members: &[ElementId], note: Note) -> Uses {
         .filter(|by| unit.element(*by).main.is_some() && !uses.contains_key(by))
         .collect();
     for by in referrers {
-        let name = unit.symbol_name(by).map(names::base).unwrap_or_default();
+        // A pair goes by the original's number: its name alone may be that of many (`__compound_literal.7`).
+        let name: BString = match twin[by.index()] {
+            Some(other) => format!("={}", if first { by.0 } else { other.0 }).into(),
+            None => unit.symbol_name(by).map(names::base).unwrap_or_default(),
+        };
         let mut order: Vec<ElementId> = Vec::new();
         let mut seen = BTreeSet::new();
         let mut around: BTreeMap<ElementId, BTreeSet<Vec<u8>>> = BTreeMap::new();

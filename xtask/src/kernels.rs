@@ -106,6 +106,17 @@ pub(crate) fn vmlinux(kernel: &Kernel) -> Result<PathBuf> {
     kernel.vmlinux(&tell).map_err(|error| failed(&error))
 }
 
+/// The files of all shipped modules that are not compressed.
+pub(crate) fn modules(kernel: &Kernel) -> Result<Vec<PathBuf>> {
+    let modules = kernel.modules(&tell).map_err(|error| failed(&error))?;
+    Ok(modules.into_values().filter(|path| path.extension().is_some_and(|end| end == "ko")).collect())
+}
+
+/// The kernel's source; it must not be written.
+pub(crate) fn source(kernel: &Kernel) -> Result<PathBuf> {
+    kernel.source(&tell).map_err(|error| failed(&error))
+}
+
 /// The directory above a module's file that lists what is built in.
 fn modules_directory(module: &Path) -> Option<PathBuf> {
     module.ancestors().find(|path| path.join("modules.builtin").is_file()).map(Path::to_owned)

@@ -5,11 +5,13 @@ mod builder;
 mod corpus;
 mod cpio;
 mod demo;
+mod deny;
 mod dist;
 mod error;
 mod fuzz;
 mod generate;
 mod guest;
+mod itself;
 mod kallsyms;
 mod kallsyms_image;
 mod kernels;
@@ -41,6 +43,10 @@ enum Chore {
     Corpus(corpus::Arguments),
     /// Measure kpatch-build beside what cannot be had faster.
     Bench(bench::Arguments),
+    /// Compare real kernel objects with themselves.
+    Itself(itself::Arguments),
+    /// Check licences, sources and advisories of all dependencies.
+    Deny,
     /// Look for inputs that break the object reader or the differ, with libFuzzer.
     Fuzz(fuzz::Arguments),
     /// Run all tests, on this machine and on stock kernels under QEMU.
@@ -58,6 +64,8 @@ fn main() -> ExitCode {
         Chore::Demo(arguments) => demo::run(&arguments),
         Chore::Corpus(arguments) => corpus::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Itself(arguments) => itself::run(&arguments),
+        Chore::Deny => deny::run(),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Dist(arguments) => dist::run(&arguments),

@@ -4,7 +4,7 @@ use crate::builder::{Builder, Built};
 use crate::error::{Error, Result};
 use crate::guest::{self, Outcome};
 use crate::series::{self, Case, Series};
-use crate::{fuzz, kallsyms, kernels, qemu, runtime, selfcheck, tools};
+use crate::{deny, fuzz, itself, kallsyms, kernels, qemu, runtime, selfcheck, tools};
 use kernel_artifacts::Kernel;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -128,10 +128,16 @@ fn checks(full: bool) -> Vec<&'static str> {
             failed.push(name);
         }
     }
-    println!("cargo xtask fuzz");
-    if let Err(error) = fuzz::run(&fuzz::GATE) {
-        println!("{error}");
-        failed.push("cargo xtask fuzz");
+    let mut chore = |name, result: Result<()>| {
+        if let Err(error) = result {
+            println!("{name}: {error}");
+            failed.push(name);
+        }
+    };
+    chore("cargo xtask fuzz", fuzz::run(&fuzz::GATE));
+    chore("cargo xtask itself", itself::gate(full));
+    if full {
+        chore("cargo xtask deny", deny::run());
     }
     failed
 }

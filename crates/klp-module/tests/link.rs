@@ -167,6 +167,17 @@ fn names_that_modpost_knows_otherwise_get_an_alias() {
 }
 
 #[test]
+fn the_namespaces_of_what_is_used_are_imported() {
+    let source = "extern int spaced(void), printk(const char *, ...);\n\
+                  static __attribute__((used)) int patched(int n) { return spaced() + printk(0) + n; }";
+    let (_, manifest) = try_link(&[(source, vmlinux("a.o"))]).unwrap();
+    assert_eq!(manifest.import_namespaces, ["NS"]);
+    let source = source.replace("spaced() + ", "").replace("spaced(void), ", "");
+    let (_, manifest) = try_link(&[(&source, vmlinux("a.o"))]).unwrap();
+    assert!(manifest.import_namespaces.is_empty());
+}
+
+#[test]
 fn a_static_call_keeps_its_name_where_its_table_entry_can_be_used() {
     let source = "extern int __SCT__call(void);\n\
                   static __attribute__((used)) int patched(int n) { return __SCT__call() + n; }";

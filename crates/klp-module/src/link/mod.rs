@@ -88,6 +88,7 @@ pub fn link<'d>(extracts: &[Extract<'d>], exports: &Symvers) -> Result<Linked<'d
         errors: Vec::new(),
         out: Object::empty_like(&first.object),
         section_symbols: BTreeMap::new(),
+        namespaces: BTreeSet::new(),
         bases: Vec::new(),
         renames: Vec::new(),
     };
@@ -106,12 +107,12 @@ pub fn link<'d>(extracts: &[Extract<'d>], exports: &Symvers) -> Result<Linked<'d
     if !linker.errors.is_empty() {
         return Err(linker.errors);
     }
-    let import_namespaces: BTreeSet<&String> =
-        extracts.iter().flat_map(|e| &e.manifest.import_namespaces).collect();
+    let mut import_namespaces = linker.namespaces;
+    import_namespaces.extend(extracts.iter().flat_map(|e| &e.manifest.import_namespaces).cloned());
     let manifest = ModuleManifest {
         objects,
         references: names.references,
-        import_namespaces: import_namespaces.into_iter().cloned().collect(),
+        import_namespaces: import_namespaces.into_iter().collect(),
         renames: linker.renames,
         after_objtool: first.manifest.after_objtool,
     };
@@ -124,6 +125,8 @@ struct Linker<'a, 'd> {
     errors: Vec<LinkError>,
     out: Object<'d>,
     section_symbols: BTreeMap<SectionId, SymbolId>,
+    /// Of the exports referred to. Code of vmlinux uses them without an import, a module needs one.
+    namespaces: BTreeSet<String>,
     /// For each unit and section: where it went, and at which offset. `None` for what is left out.
     bases: Vec<Vec<Option<(SectionId, u64)>>>,
     renames: Vec<Rename>,

@@ -68,7 +68,8 @@ impl<'a, 'd> Linker<'a, 'd> {
                         None => continue,
                     }
                 } else {
-                    let exported = self.exports.get(name).is_some_and(|e| !e.is_restricted());
+                    let export = self.exports.get(name).filter(|e| !e.is_restricted());
+                    let exported = export.is_some();
                     let weak = symbol.binding == binding::WEAK;
                     if !exported && self.is_spare_key(name) {
                         continue;
@@ -77,6 +78,9 @@ impl<'a, 'd> Linker<'a, 'd> {
                         self.errors
                             .push(LinkError::Unresolved { unit: self.unit(unit), symbol: name.to_string() });
                         continue;
+                    }
+                    if let Some(export) = export.filter(|e| !e.namespace.is_empty()) {
+                        self.namespaces.insert(export.namespace.to_string());
                     }
                     let out = &mut self.out;
                     let linked = *exports

@@ -135,6 +135,16 @@ pub enum DiffError {
         /// How many.
         candidates: usize,
     },
+    /// Two names of one function or datum have become two, or the other way round.
+    #[error("{name} {what} {other}")]
+    Alias {
+        /// The name.
+        name: String,
+        /// `is no longer an alias of` or `has become an alias of`.
+        what: &'static str,
+        /// What it shares or shared its place with.
+        other: String,
+    },
     /// The shipped object lacks a symbol.
     #[error("{name} is not in the symbol table of {object}")]
     NotShipped {
@@ -264,6 +274,7 @@ impl DiffError {
             Self::DependsOnSkipped { .. } => "depends-on-skipped",
             Self::Registration { .. } => "registration",
             Self::Ambiguous { .. } => "ambiguous-twin",
+            Self::Alias { .. } => "alias-changed",
             Self::NotShipped { .. } => "not-shipped",
             Self::NotListed { .. } => "not-in-kallsyms",
             Self::FileAmbiguous { .. } => "file-ambiguous",
@@ -308,6 +319,7 @@ impl DiffError {
             Self::Ambiguous { .. } | Self::LocalAmbiguous { .. } => {
                 "leave alone the function that refers to it, or give the new one another name"
             }
+            Self::Alias { .. } => "keep the alias, and give what differs a name of its own",
             Self::NotShipped { .. } => "check that source and configuration are those of the shipped kernel",
             Self::NotListed { .. } => "avoid the reference in the changed functions",
             Self::FileAmbiguous { .. } => "avoid references to local symbols of this file",
@@ -336,6 +348,7 @@ impl DiffError {
             | Self::Registration { .. }
             | Self::DependsOnSkipped { .. }
             | Self::Ambiguous { .. }
+            | Self::Alias { .. }
             | Self::Header { .. } => 2,
             _ => 1,
         }

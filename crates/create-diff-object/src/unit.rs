@@ -323,6 +323,18 @@ impl<'d> Unit<'d> {
             .map(|s| s.name.as_ref())
     }
 
+    /// The names by which other units know an element.
+    pub(crate) fn global_names(&self, id: ElementId) -> impl Iterator<Item = &BStr> {
+        let element = self.element(id);
+        element
+            .symbols
+            .iter()
+            .map(|s| self.object.symbol(*s))
+            .filter(move |s| s.value == element.origin && (s.is_function() || s.is_object()) && !s.is_local())
+            .filter(|s| !names::is_prefix_symbol(s.name.as_ref()))
+            .map(|s| s.name.as_ref())
+    }
+
     /// The element of a section that a place belongs to; places before the first or behind the last are
     /// theirs.
     pub(crate) fn at(&self, section: SectionId, place: i64) -> Option<ElementId> {

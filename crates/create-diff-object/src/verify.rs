@@ -1,5 +1,7 @@
 //! Refuses what a live patch cannot do.
 
+use std::collections::BTreeMap;
+
 use bstr::BStr;
 
 use kpatch_elf::arch::Machine;
@@ -145,7 +147,43 @@ pub(crate) fn verify(
             _ => {}
         }
     }
+    errors.extend(aliases(original, patched, twins));
     Verdict { errors, left_out }
+}
+
+/// Global names whose holders are not each other's versions: an alias that became a function of its own, or the
+/// reverse. Code elsewhere goes on using the old holder, whatever becomes of the new one.
+fn aliases(original: &Unit<'_>, patched: &Unit<'_>, twins: &Twins) -> Vec<(Option<ElementId>, DiffError)> {
+    let held = |unit: &Unit<'_>, id| matches!(unit.element(id).kind, Kind::Function | Kind::Datum);
+    let shared =
+        |unit: &Unit<'_>| unit.ids().any(|id| held(unit, id) && unit.global_names(id).nth(1).is_some());
+    if !shared(original) && !shared(patched) {
+        return Vec::new();
+    }
+    let mut holders: BTreeMap<&BStr, ElementId> = BTreeMap::new();
+    for id in original.ids().filter(|id| held(original, *id)) {
+        holders.extend(original.global_names(id).map(|name| (name, id)));
+    }
+    let mut errors = Vec::new();
+    for id in patched.ids().filter(|id| held(patched, *id)) {
+        for name in patched.global_names(id) {
+            let Some(&holder) = holders.get(name) else { continue };
+            if twins.of_patched[id.index()] == Some(holder) {
+                continue;
+            }
+            let other = |unit: &Unit<'_>, id| {
+                unit.global_names(id).find(|other| *other != name).map(ToString::to_string)
+            };
+            // Both hold where aliases were dealt out anew; to name one is enough.
+            let (what, other) = match (other(original, holder), other(patched, id)) {
+                (Some(other), _) => ("is no longer an alias of", other),
+                (None, Some(other)) => ("has become an alias of", other),
+                (None, None) => continue,
+            };
+            errors.push((Some(id), DiffError::Alias { name: name.to_string(), what, other }));
+        }
+    }
+    errors
 }
 
 /// A jump to a function of the kernel proper leaves the module's table of contents in the register, and

@@ -55,6 +55,7 @@ use unit::{ElementId, Kind, LoadError, Unit};
 
 /// Choices that do not depend on the objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the choices do not depend on each other")]
 pub struct Options<'a> {
     /// Make `__mcount_loc` for functions that call the tracer and are listed nowhere: for objects that the
     /// target's own tools will not see again.
@@ -68,6 +69,9 @@ pub struct Options<'a> {
     /// Report branches on tracepoints of modules like those on other static keys of modules, for callers who compile anew
     /// so that keys are read. Otherwise their entries are left out, with a warning.
     pub report_tracepoints: bool,
+    /// Write the first differing instructions as text. A disassembler's tables cost more than comparing a small
+    /// object.
+    pub instructions: bool,
 }
 
 /// What to compare, and with what knowledge.
@@ -262,7 +266,8 @@ fn compare(
         );
     }
     let sources = (&lines_before, &lines_after);
-    story::tell(&mut report, original, patched, &twins, &statuses, &selection, &author, sources);
+    let scenery = story::Scenery { sources, instructions: input.options.instructions };
+    story::tell(&mut report, original, patched, &twins, &statuses, &selection, &author, &scenery);
     let mut errors: Vec<(Option<ElementId>, DiffError)> = early.into_iter().map(|e| (None, e)).collect();
     errors.extend(key_errors);
     let verdict = verify::verify(

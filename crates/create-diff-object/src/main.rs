@@ -120,6 +120,7 @@ fn run(arguments: &Arguments) -> Result<u8, Box<dyn std::error::Error>> {
             skip_data: &arguments.skip_data_changes,
             also_changed: &[],
             report_tracepoints: false,
+            instructions: arguments.explain || arguments.debug || arguments.json.is_some(),
         },
     };
     let outcome = diff(&input);

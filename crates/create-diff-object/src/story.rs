@@ -26,7 +26,7 @@ pub(crate) fn tell(
     statuses: &Statuses,
     selection: &Selection,
     author: &Author,
-    (before, after): (&SourceMap, &SourceMap),
+    scenery: &Scenery<'_>,
 ) {
     report.callbacks = author.callbacks.iter().map(|c| patched.name(c.1)).collect();
     report.line_only = statuses.line_only.iter().map(|id| patched.name(*id)).collect();
@@ -82,7 +82,7 @@ pub(crate) fn tell(
             .differences
             .get(&id)
             .zip(twins.of_patched[id.index()])
-            .map(|(d, twin)| first_difference(original, patched, twin, id, d, (before, after)));
+            .map(|(d, twin)| first_difference(original, patched, twin, id, d, scenery));
         report.elements.push(ElementReport {
             section: patched.section(id).name.to_string(),
             kind,
@@ -113,10 +113,11 @@ fn first_difference(
     twin: ElementId,
     id: ElementId,
     difference: &Difference,
-    (before, after): (&SourceMap, &SourceMap),
+    scenery: &Scenery<'_>,
 ) -> FirstDifference {
-    let old = show(original, before, twin, difference.original);
-    let new = show(patched, after, id, difference.patched);
+    let (before, after) = scenery.sources;
+    let old = show(original, before, scenery.instructions, twin, difference.original);
+    let new = show(patched, after, scenery.instructions, id, difference.patched);
     FirstDifference {
         what: difference.what.clone(),
         original_offset: old.offset,
@@ -126,6 +127,14 @@ fn first_difference(
         original_source: old.source,
         patched_source: new.source,
     }
+}
+
+/// How places are shown.
+pub(crate) struct Scenery<'a> {
+    /// Source lines of the original and the patched version.
+    pub(crate) sources: (&'a SourceMap, &'a SourceMap),
+    /// Instructions are written as text.
+    pub(crate) instructions: bool,
 }
 
 /// A place in a function.
@@ -138,7 +147,7 @@ struct Shown {
 }
 
 /// The instruction at a place of a function, and its source.
-fn show(unit: &Unit<'_>, lines: &SourceMap, id: ElementId, at: i64) -> Shown {
+fn show(unit: &Unit<'_>, lines: &SourceMap, instructions: bool, id: ElementId, at: i64) -> Shown {
     let element = unit.element(id);
     let offset = u64::try_from(at).unwrap_or(0);
     if element.kind != Kind::Function {
@@ -153,7 +162,7 @@ fn show(unit: &Unit<'_>, lines: &SourceMap, id: ElementId, at: i64) -> Shown {
         .instructions(bytes)
         .into_iter()
         .find(|i| i.offset <= inside && inside < i.offset + u64::from(i.length));
-    let text = found.and_then(|i| {
+    let text = found.filter(|_| instructions).and_then(|i| {
         let from = i.offset + element.start;
         let text = arch.disassemble(bytes.get(i.offset as usize..)?, from.wrapping_sub(element.origin))?;
         // What a relocation will put there says more than the zeros that are there.

@@ -79,7 +79,7 @@ fn run(pair: &Pair, what: &str, original: &[u8], patched: &[u8]) -> bool {
             shipped: &table,
             exports: &Symvers::default(),
             sizes: &EntrySizes::builtin(pair.machine),
-            options: Options { make_entry_table: true, ..Options::default() },
+            options: Options { make_entry_table: true, instructions: true, ..Options::default() },
             source_trees: &[],
         };
         match diff(&input) {

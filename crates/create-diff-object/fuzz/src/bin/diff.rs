@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
         shipped: &shipped,
         exports: &Symvers::default(),
         sizes: &EntrySizes::builtin(machine),
-        options: Options { make_entry_table: true, ..Options::default() },
+        options: Options { make_entry_table: true, instructions: true, ..Options::default() },
         source_trees: &[],
     };
     match diff(&input) {

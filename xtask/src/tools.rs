@@ -18,7 +18,7 @@ const fn tool(provides: &'static str, package: &'static str, why: &'static str) 
 }
 
 /// What kpatch-build and the chores run. The kernel's own programs are built of its kbuild package.
-const TOOLS: [Tool; 23] = [
+const TOOLS: [Tool; 19] = [
     tool("gcc", "gcc", "compiles kernel code and the kernel's build tools"),
     tool("g++", "g++", "the fuzzer's run time is compiled with it"),
     tool("gcc-12", "gcc-12", "compiled the kernels of Debian 12"),
@@ -38,6 +38,15 @@ const TOOLS: [Tool; 23] = [
     tool("qemu-system-x86_64", "qemu-system-x86", "boots the kernels"),
     tool("busybox", "busybox-static", "is the user space of the guests"),
     tool("mmdebstrap", "mmdebstrap", "makes build roots for kernels of other suites"),
+];
+
+/// What the differ's fixtures are compiled with, and its extracts read with, beyond [`TOOLS`].
+const FIXTURE_TOOLS: [Tool; 11] = [
+    tool("gcc-11", "gcc-11", "compiles fixtures of the differ"),
+    tool("clang-14", "clang-14", "compiles fixtures of the differ"),
+    tool("clang-16", "clang-16", "compiles fixtures of the differ"),
+    tool("clang-19", "clang-19", "compiles fixtures of the differ, for loongarch64 too"),
+    tool("ld.lld-19", "lld-19", "links objects for loongarch64, and reads extracts"),
     tool("aarch64-linux-gnu-ld", "binutils-aarch64-linux-gnu", "reads extracts of its machine in a test"),
     tool(
         "powerpc64le-linux-gnu-ld",
@@ -45,16 +54,6 @@ const TOOLS: [Tool; 23] = [
         "reads extracts of its machine in a test",
     ),
     tool("s390x-linux-gnu-ld", "binutils-s390x-linux-gnu", "reads extracts of its machine in a test"),
-    tool("ld.lld-19", "lld-19", "reads extracts for LoongArch in a test"),
-];
-
-/// What the differ's fixtures are compiled and linked with, beyond [`TOOLS`].
-const FIXTURE_TOOLS: [Tool; 8] = [
-    tool("gcc-11", "gcc-11", "compiles fixtures of the differ"),
-    tool("clang-14", "clang-14", "compiles fixtures of the differ"),
-    tool("clang-16", "clang-16", "compiles fixtures of the differ"),
-    tool("clang-19", "clang-19", "compiles fixtures of the differ, for loongarch64 too"),
-    tool("ld.lld-19", "lld-19", "links loongarch64 objects"),
     tool("aarch64-linux-gnu-gcc-12", "gcc-12-aarch64-linux-gnu", "compiles fixtures of the differ"),
     tool("powerpc64le-linux-gnu-gcc-12", "gcc-12-powerpc64le-linux-gnu", "compiles fixtures of the differ"),
     tool("s390x-linux-gnu-gcc-12", "gcc-12-s390x-linux-gnu", "compiles fixtures of the differ"),

@@ -110,7 +110,7 @@ fn checks(full: bool) -> Vec<&'static str> {
     let steps: [(&str, &[&str]); 3] = [
         ("cargo fmt", &["fmt", "--all", "--check"]),
         ("cargo clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]),
-        ("cargo test", &["test", "--quiet", "--workspace"]),
+        ("cargo test", &["test", "--quiet", "--workspace", "--no-fail-fast"]),
     ];
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut failed = Vec::new();

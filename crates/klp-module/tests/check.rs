@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use kbuild::symtab::SymbolTable;
 use kbuild::symvers::Symvers;
 use klp_module::check::{EntrySites, Ibt};
-use kpatch_elf::{Contents, Object, Place, Section, Symbol, section_type};
+use kpatch_elf::{Contents, Object, Place, Relocation, Section, Symbol, section_flags, section_type};
 
 use common::{Good, Kernel, good, section, symbol};
 
@@ -312,6 +312,30 @@ fn a_good_module_passes() {
     let mut tracked = good.kernel.clone();
     tracked.ibt = Some(Ibt::new([], []));
     assert_eq!(tracked.check(&good.module, &good.manifest), []);
+}
+
+const PLT32: u32 = 4;
+const SIGNED: u32 = 11;
+
+/// `clear_user()` of 6.4 and later calls `rep_stos_alternative`, which has no `ENDBR`, from an alternative.
+#[test]
+fn direct_calls_of_alternatives_need_no_landing_pad() {
+    let with = |bytes: &'static [u8], field: u64, kind: u32| {
+        let mut good = good();
+        good.kernel.ibt = Some(Ibt::new([], []));
+        module(&mut good, |o| {
+            let flags = section_flags::ALLOC | section_flags::EXECINSTR;
+            let mut code =
+                Section::new(".altinstr_replacement", section_type::PROGBITS, flags, 1, bytes.to_vec());
+            let printk = symbol(o, "printk");
+            code.relocations.push(Relocation { offset: field, kind, symbol: Some(printk), addend: -4 });
+            o.add_section(code);
+        });
+        codes(&good)
+    };
+    // `call printk`, and `mov rax, offset printk`.
+    assert!(!with(&[0xe8, 0, 0, 0, 0], 1, PLT32).contains(&"endbr"));
+    assert!(with(&[0x48, 0xc7, 0xc0, 0, 0, 0, 0], 3, SIGNED).contains(&"endbr"));
 }
 
 #[test]

@@ -126,17 +126,27 @@ fn is_text(view: &ModuleView<'_>, section: usize) -> bool {
 fn branches(view: &ModuleView<'_>, section: usize, code: &[u8]) -> BTreeSet<u64> {
     let arch = Machine::X86_64.arch();
     let mut out = BTreeSet::new();
-    // Function by function, since bytes between them need not decode.
-    let starts =
-        view.symbols.iter().filter(|s| is_defined(s) && s.st_shndx == section && s.st_type() == STT_FUNC);
-    for symbol in starts {
-        let Some(end) = symbol.st_value.checked_add(symbol.st_size) else { continue };
-        let Some(body) = code.get(symbol.st_value as usize..end as usize) else { continue };
+    let mut decode = |start: u64, body: &[u8]| {
         for instruction in arch.instructions(body) {
             if instruction.flow != Flow::Next && instruction.length >= 5 {
-                out.insert(symbol.st_value + instruction.offset + u64::from(instruction.length) - 4);
+                out.insert(start + instruction.offset + u64::from(instruction.length) - 4);
             }
         }
+    };
+    // Function by function, since bytes between them need not decode.
+    let mut functions = view
+        .symbols
+        .iter()
+        .filter(|s| is_defined(s) && s.st_shndx == section && s.st_type() == STT_FUNC)
+        .peekable();
+    // Replacements of alternatives are instructions end to end, without a symbol.
+    if functions.peek().is_none() {
+        decode(0, code);
+    }
+    for symbol in functions {
+        let Some(end) = symbol.st_value.checked_add(symbol.st_size) else { continue };
+        let Some(body) = code.get(symbol.st_value as usize..end as usize) else { continue };
+        decode(symbol.st_value, body);
     }
     out
 }

@@ -7,9 +7,10 @@ use crate::edge::read::{self, LIVEPATCH};
 use crate::error::{Error, Result, stalled};
 use crate::model::tasks::Task;
 
-/// After that long a transition counts as stalled and its tasks are shown, as often again, and as often the
-/// kernel signals them (`SIGNALS_TIMEOUT` of `kernel/livepatch/transition.c`).
-const STALL: Duration = Duration::from_secs(15);
+/// After that long a transition counts as stalled and its tasks are shown. Less than the 15 s after which the
+/// kernel signals them (`SIGNALS_TIMEOUT` of `kernel/livepatch/transition.c`): many go on then, and who held it up
+/// could not be told any more.
+const STALL: Duration = Duration::from_secs(10);
 
 /// The first wait between two looks; it doubles up to the longest. A line in the kernel's log ends it early.
 const SHORTEST: Duration = Duration::from_millis(2);

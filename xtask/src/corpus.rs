@@ -240,6 +240,13 @@ fn try_all(arguments: &Set) -> Result<()> {
         load_all(&kernel, &mut entries, &output)?;
     }
 
+    // The report is the same wherever the checkout is.
+    for entry in &mut entries {
+        entry.module = entry.module.take().map(|path| match path.strip_prefix(&output) {
+            Ok(relative) => relative.to_owned(),
+            Err(_) => path,
+        });
+    }
     let json = serde_json::to_vec_pretty(&entries).map_err(|error| Error::Failed(error.to_string()))?;
     let text = report::markdown(&set, release, &entries, &facts);
     let mut places = vec![output.join("report")];

@@ -1,40 +1,36 @@
 //! Writes the files that are made from the command line's definition.
 
-use crate::error::{Error, Result};
+use clap::ValueEnum;
 use fs_err as fs;
+use manual::Generated;
 
-/// What the programs' `--generate` is asked for, and where the answer goes below `tools`. Tests of the crates
-/// compare them.
-const FILES: [(&str, &str, &str); 8] = [
-    ("kpatch-build", "man", "man/kpatch-build.1"),
-    ("kpatch-build", "complete-bash", "completions/kpatch-build.bash"),
-    ("kpatch-build", "complete-zsh", "completions/_kpatch-build"),
-    ("kpatch-build", "complete-fish", "completions/kpatch-build.fish"),
-    ("kpatch", "man", "man/kpatch.8"),
-    ("kpatch", "complete-bash", "completions/kpatch.bash"),
-    ("kpatch", "complete-zsh", "completions/_kpatch"),
-    ("kpatch", "complete-fish", "completions/kpatch.fish"),
-];
+use crate::error::{Error, Result};
 
-/// Writes all of them.
+/// The programs, and the sections of their man pages. Tests of the crates compare what is written.
+const PROGRAMS: [(&str, &str); 2] = [("kpatch-build", "1"), ("kpatch", "8")];
+
+/// Writes all files of all programs.
 pub(crate) fn run() -> Result<()> {
     let root = crate::workspace_root();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    for (program, what, path) in FILES {
-        let text = duct::cmd!(&cargo, "run", "--quiet", "--package", program, "--", "--generate", what)
-            .dir(&root)
-            .stdout_capture()
-            .run()
-            .map_err(|error| Error::Command {
-                command: format!("{program} --generate {what}"),
-                reason: error.to_string(),
-            })?
-            .stdout;
-        let path = root.join("tools").join(path);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+    for (program, section) in PROGRAMS {
+        for what in Generated::value_variants() {
+            let word = what.word();
+            let text = duct::cmd!(&cargo, "run", "--quiet", "--package", program, "--", "--generate", &word)
+                .dir(&root)
+                .stdout_capture()
+                .run()
+                .map_err(|error| Error::Command {
+                    command: format!("{program} --generate {word}"),
+                    reason: error.to_string(),
+                })?
+                .stdout;
+            let path = root.join("tools").join(what.path(program, section));
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(&path, text)?;
         }
-        fs::write(&path, text)?;
     }
     Ok(())
 }

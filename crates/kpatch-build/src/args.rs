@@ -8,31 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-
-/// What can be generated from the definition of the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Generated {
-    /// The man page.
-    Man,
-    /// Completions for bash.
-    CompleteBash,
-    /// Completions for zsh.
-    CompleteZsh,
-    /// Completions for fish.
-    CompleteFish,
-}
-
-impl Generated {
-    /// Where the file stands, below the directory of what is installed beside the program.
-    pub fn path(self) -> &'static str {
-        match self {
-            Generated::Man => "man/kpatch-build.1",
-            Generated::CompleteBash => "completions/kpatch-build.bash",
-            Generated::CompleteZsh => "completions/_kpatch-build",
-            Generated::CompleteFish => "completions/kpatch-build.fish",
-        }
-    }
-}
+use manual::Generated;
 
 /// Formats of packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -285,21 +261,8 @@ impl Args {
     }
 }
 
-/// Writes a generated file.
-pub fn generate(what: Generated, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-    use clap_complete::Shell;
-    let mut definition = Args::definition();
-    let shell = match what {
-        Generated::Man => return clap_mangen::Man::new(definition).render(out),
-        Generated::CompleteBash => Shell::Bash,
-        Generated::CompleteZsh => Shell::Zsh,
-        Generated::CompleteFish => Shell::Fish,
-    };
-    // Generated in memory: clap_complete panics where the writer fails.
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut definition, "kpatch-build", &mut text);
-    out.write_all(&text)
-}
+/// Section of the man page: commands of users.
+pub const SECTION: &str = "1";
 
 #[cfg(test)]
 mod tests {
@@ -360,19 +323,5 @@ mod tests {
             3
         );
         assert!(parse("--skip-clean --skip-comp x").unwrap().skip_cleanup);
-    }
-
-    #[test]
-    fn every_generated_file_names_every_long_option() {
-        for what in Generated::value_variants() {
-            let mut text = Vec::new();
-            generate(*what, &mut text).unwrap();
-            let text = String::from_utf8(text).unwrap().replace("\\-", "-");
-            for argument in Args::definition().get_arguments().filter(|a| !a.is_hide_set()) {
-                if let Some(long) = argument.get_long() {
-                    assert!(text.contains(long), "{what:?} lacks {long}");
-                }
-            }
-        }
     }
 }

@@ -27,7 +27,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>, pipeline: Pipeline<'_>) ->
         }
     };
     if let Some(what) = args.generate {
-        return written(args::generate(what, &mut std::io::stdout().lock()));
+        let out = &mut std::io::stdout().lock();
+        return written(manual::generate(what, Args::definition(), args::SECTION, out));
     }
     if args.version {
         return written(writeln!(std::io::stdout(), "Version : {}", env!("CARGO_PKG_VERSION")));

@@ -2,17 +2,11 @@
 
 use std::path::Path;
 
-use clap::ValueEnum;
-use kpatch_build::args::{Generated, generate};
+use kpatch_build::args::{Args, SECTION};
 
 #[test]
 fn generated_files_are_current() {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools");
-    for what in Generated::value_variants() {
-        let path = tools.join(what.path());
-        let mut expected = Vec::new();
-        generate(*what, &mut expected).unwrap();
-        let found = std::fs::read(&path).unwrap_or_default();
-        assert!(found == expected, "{} is not current; run `cargo xtask generate`", what.path());
-    }
+    let stale = manual::stale(&Args::definition(), SECTION, &tools);
+    assert!(stale.is_empty(), "{stale:?} are not current; run `cargo xtask generate`");
 }

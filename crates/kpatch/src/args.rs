@@ -2,35 +2,10 @@
 //!
 //! Commands and options of the predecessor keep their names and meanings.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-
-/// What can be generated from the definition of the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Generated {
-    /// The man page.
-    Man,
-    /// Completions for bash.
-    CompleteBash,
-    /// Completions for zsh.
-    CompleteZsh,
-    /// Completions for fish.
-    CompleteFish,
-}
-
-impl Generated {
-    /// Where the file stands, below the directory of what is installed beside the program.
-    pub fn path(self) -> &'static str {
-        match self {
-            Generated::Man => "man/kpatch.8",
-            Generated::CompleteBash => "completions/kpatch.bash",
-            Generated::CompleteZsh => "completions/_kpatch",
-            Generated::CompleteFish => "completions/kpatch.fish",
-        }
-    }
-}
+use clap::{CommandFactory, Parser, Subcommand, ValueHint};
+use manual::Generated;
 
 const AFTER_HELP: &str = "\
 Files:
@@ -172,58 +147,8 @@ pub fn definition() -> clap::Command {
     Args::command()
 }
 
-/// Writes a generated file.
-pub fn generate(what: Generated, out: &mut dyn Write) -> std::io::Result<()> {
-    use clap_complete::Shell;
-    let mut definition = definition();
-    let shell = match what {
-        Generated::Man => return man(definition, out),
-        Generated::CompleteBash => Shell::Bash,
-        Generated::CompleteZsh => Shell::Zsh,
-        Generated::CompleteFish => Shell::Fish,
-    };
-    // Generated in memory: clap_complete panics where the writer fails.
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut definition, "kpatch", &mut text);
-    out.write_all(&text)
-}
-
-/// One page for all commands: clap_mangen would make a page of each.
-fn man(definition: clap::Command, out: &mut dyn Write) -> std::io::Result<()> {
-    let mut definition = definition.disable_help_subcommand(true);
-    definition.build();
-    let page = clap_mangen::Man::new(definition.clone()).section("8");
-    page.render_title(out)?;
-    page.render_name_section(out)?;
-    page.render_synopsis_section(out)?;
-    page.render_description_section(out)?;
-    page.render_options_section(out)?;
-    writeln!(out, ".SH COMMANDS")?;
-    for command in definition.get_subcommands() {
-        let usage = command.clone().render_usage().to_string().replace("Usage: ", "");
-        writeln!(out, ".SS \"{}\"", roff(usage.trim()))?;
-        writeln!(out, "{}.", roff(&command.get_about().map(ToString::to_string).unwrap_or_default()))?;
-        for argument in command.get_arguments().filter(|a| !a.is_global_set() && a.get_id() != "help") {
-            let names = [
-                argument.get_short().map(|short| format!("-{short}")),
-                argument.get_long().map(|long| format!("--{long}")),
-            ];
-            let mut name = names.into_iter().flatten().collect::<Vec<_>>().join(", ");
-            if name.is_empty() {
-                name = format!("[{}]", argument.get_id().as_str().to_uppercase());
-            }
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            writeln!(out, ".TP\n\\fB{}\\fR\n{}", roff(&name), roff(&help))?;
-        }
-    }
-    page.render_extra_section(out)?;
-    page.render_version_section(out)
-}
-
-/// Text as roff takes it.
-fn roff(text: &str) -> String {
-    text.replace('\\', "\\e").replace('-', "\\-")
-}
+/// Section of the man page: commands of the administrator.
+pub const SECTION: &str = "8";
 
 #[cfg(test)]
 mod tests {
@@ -260,21 +185,6 @@ mod tests {
         }
         for line in ["load", "unload", "load --all x", "install", "show x.ko", "lode x", "list x"] {
             assert!(parse(line).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn every_generated_file_names_every_command_and_option() {
-        for what in Generated::value_variants() {
-            let mut text = Vec::new();
-            generate(*what, &mut text).unwrap();
-            let text = String::from_utf8(text).unwrap().replace("\\-", "-");
-            for command in definition().get_subcommands() {
-                assert!(text.contains(command.get_name()), "{what:?} lacks {}", command.get_name());
-                for long in command.get_arguments().filter_map(clap::Arg::get_long) {
-                    assert!(text.contains(long), "{what:?} lacks {long}");
-                }
-            }
         }
     }
 }

@@ -25,7 +25,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     if let Some(what) = args.generate {
-        return u8::from(args::generate(what, &mut std::io::stdout().lock()).is_err());
+        let made = manual::generate(what, args::definition(), args::SECTION, &mut std::io::stdout().lock());
+        return u8::from(made.is_err());
     }
     let root = Root::new(&args.root);
     let mut system = Running::new(root.clone());

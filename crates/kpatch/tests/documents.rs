@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-use kpatch::args::{Generated, generate};
+use kpatch::args;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -13,13 +12,8 @@ fn root() -> PathBuf {
 
 #[test]
 fn generated_files_are_current() {
-    for what in Generated::value_variants() {
-        let path = root().join("tools").join(what.path());
-        let mut expected = Vec::new();
-        generate(*what, &mut expected).unwrap();
-        let found = std::fs::read(&path).unwrap_or_default();
-        assert!(found == expected, "{} is not current; run `cargo xtask generate`", what.path());
-    }
+    let stale = manual::stale(&args::definition(), args::SECTION, &root().join("tools"));
+    assert!(stale.is_empty(), "{stale:?} are not current; run `cargo xtask generate`");
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod error;
 pub mod events;
 pub mod layout;
+mod loaded;
 pub mod maintenance;
 pub mod mapped;
 pub mod options;

@@ -7,11 +7,11 @@ use kpatch_elf::Object;
 use rayon::prelude::*;
 
 use super::compile::{Objects, Variant};
-use super::narrow;
 use super::plan::Unit;
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
 use crate::layout::{self, LayoutChange, Types};
+use crate::loaded::changed_functions;
 
 /// A changed structure, with all that use it.
 struct Found<'u> {
@@ -79,7 +79,7 @@ fn of_unit<'u>(unit: &'u Unit, objects: &Objects) -> Result<Vec<Found<'u>>, Erro
         return Ok(Vec::new());
     }
     let changed = match (Object::read(&original), Object::read(&patched)) {
-        (Ok(original), Ok(patched)) => narrow::changed_functions(&original, &patched),
+        (Ok(original), Ok(patched)) => changed_functions(&original, &patched),
         // The differ says what is wrong.
         _ => BTreeSet::new(),
     };

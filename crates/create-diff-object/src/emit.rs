@@ -12,12 +12,9 @@ mod references;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bstr::{BStr, BString};
+use bstr::BString;
 use kpatch_elf::extract::{self, Callback, Manifest, PatchedFunction};
-use kpatch_elf::{
-    Contents, Info, Link, Object, Place, Section, SectionId, Symbol, SymbolId, binding, section_flags,
-    symbol_kind,
-};
+use kpatch_elf::{Contents, Info, Link, Object, Section, SectionId, Symbol, SymbolId, section_flags};
 
 use crate::author::Author;
 use crate::correlate::Twins;
@@ -153,15 +150,7 @@ impl Emitter<'_, '_> {
         if let Some(&symbol) = self.section_symbols.get(&section) {
             return symbol;
         }
-        let symbol = self.out.add_symbol(Symbol {
-            name: Cow::Borrowed(BStr::new("")),
-            value: 0,
-            size: 0,
-            kind: symbol_kind::SECTION,
-            binding: binding::LOCAL,
-            other: 0,
-            place: Place::Section(section),
-        });
+        let symbol = self.out.add_symbol(Symbol::of_section(section));
         self.section_symbols.insert(section, symbol);
         symbol
     }

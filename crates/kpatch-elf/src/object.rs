@@ -326,6 +326,19 @@ pub struct Symbol<'d> {
 }
 
 impl<'d> Symbol<'d> {
+    /// The nameless symbol of a section.
+    pub fn of_section(section: SectionId) -> Self {
+        Self {
+            name: Name::default(),
+            value: 0,
+            size: 0,
+            kind: symbol_kind::SECTION,
+            binding: binding::LOCAL,
+            other: 0,
+            place: Place::Section(section),
+        }
+    }
+
     /// The section it is in.
     pub fn section(&self) -> Option<SectionId> {
         match self.place {

@@ -1,6 +1,5 @@
 //! The symbols of the linked object, and the relocations that refer to them.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bstr::{BStr, ByteSlice};
@@ -115,15 +114,7 @@ impl<'a, 'd> Linker<'a, 'd> {
         if let Some(&symbol) = self.section_symbols.get(&section) {
             return symbol;
         }
-        let symbol = self.out.add_symbol(Symbol {
-            name: Cow::Borrowed(BStr::new(b"")),
-            value: 0,
-            size: 0,
-            kind: symbol_kind::SECTION,
-            binding: binding::LOCAL,
-            other: 0,
-            place: Place::Section(section),
-        });
+        let symbol = self.out.add_symbol(Symbol::of_section(section));
         self.section_symbols.insert(section, symbol);
         symbol
     }

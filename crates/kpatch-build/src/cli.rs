@@ -5,10 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::args::{self, Args, CacheAction, Command};
+use crate::environment::Environment;
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
 use crate::maintenance;
-use crate::options::{self, Display, Environment, Options};
+use crate::options::{self, Display, Options};
 use crate::report::{self, Outcome, Reports};
 use crate::settings::FileSettings;
 use crate::workspace;

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod cache;
 pub mod cli;
+pub mod environment;
 pub mod error;
 pub mod events;
 pub mod layout;

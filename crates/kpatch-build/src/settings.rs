@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::environment::Environment;
 use crate::error::Error;
 use crate::events::Phase;
-use crate::options::Environment;
 
 /// Name of the file.
 const FILE_NAME: &str = "kpatch-build.toml";

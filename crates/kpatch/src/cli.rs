@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Parser;
-use serde::Serialize;
 
 use crate::args::{self, Args, Command};
 use crate::command::{
@@ -42,7 +41,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         // A reader that wants no more is none of our failures.
         Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            tell(&mut cx, &error);
+            cx.tell(&error);
             1
         }
     }
@@ -92,30 +91,5 @@ fn dispatch(cx: &mut Context<'_>, command: Command) -> Result<()> {
             let version = env!("CARGO_PKG_VERSION");
             cx.print(&version, &format!("{version}\n"))
         }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Failure<'a> {
-    error: &'a str,
-    message: String,
-    cause: Vec<String>,
-    remedy: Option<String>,
-}
-
-/// Tells an error: on the standard error, and as JSON there where JSON is wanted.
-pub(crate) fn tell(cx: &mut Context<'_>, error: &Error) {
-    let (message, cause, remedy) = (error.to_string(), error.cause(), error.remedy());
-    if cx.json {
-        let failure = Failure { error: error.code(), message, cause, remedy };
-        let _ = serde_json::to_writer(&mut *cx.err, &failure).map(|()| writeln!(cx.err));
-        return;
-    }
-    let _ = writeln!(cx.err, "kpatch: {message} [kpatch::runtime::{}]", error.code());
-    for line in cause {
-        let _ = writeln!(cx.err, "  {line}");
-    }
-    if let Some(remedy) = remedy {
-        let _ = writeln!(cx.err, "  help: {remedy}");
     }
 }

@@ -63,7 +63,7 @@ pub fn all(cx: &mut Context<'_>, options: Options) -> Result<()> {
             Err(error @ Error::Older { .. }) => cx.warn(error),
             Err(error) => {
                 failed += 1;
-                crate::cli::tell(cx, &error);
+                cx.tell(&error);
             }
         }
     }

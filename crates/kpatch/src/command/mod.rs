@@ -52,6 +52,23 @@ impl Context<'_> {
         let _ = writeln!(self.err, "kpatch: {text}");
     }
 
+    /// Tells an error: on the standard error, and as JSON there where JSON is wanted.
+    pub(crate) fn tell(&mut self, error: &Error) {
+        let (message, cause, remedy) = (error.to_string(), error.cause(), error.remedy());
+        if self.json {
+            let failure = Failure { error: error.code(), message, cause, remedy };
+            let _ = serde_json::to_writer(&mut *self.err, &failure).map(|()| writeln!(self.err));
+            return;
+        }
+        let _ = writeln!(self.err, "kpatch: {message} [kpatch::runtime::{}]", error.code());
+        for line in cause {
+            let _ = writeln!(self.err, "  {line}");
+        }
+        if let Some(remedy) = remedy {
+            let _ = writeln!(self.err, "  help: {remedy}");
+        }
+    }
+
     /// Prints the result.
     pub(crate) fn print(&mut self, value: &impl Serialize, text: &str) -> Result<()> {
         if self.json {
@@ -85,6 +102,15 @@ impl Context<'_> {
             .map(|installed| installed.path)
             .ok_or_else(|| Error::NoSuchModule(name.into_owned()))
     }
+}
+
+/// An error, as JSON.
+#[derive(Debug, Serialize)]
+struct Failure<'a> {
+    error: &'a str,
+    message: String,
+    cause: Vec<String>,
+    remedy: Option<String>,
 }
 
 /// The module's name that a person means by a name or a path.

@@ -36,7 +36,7 @@ pub fn all(cx: &mut Context<'_>, limit: Duration) -> Result<()> {
             Ok(unloaded) => done.push(unloaded),
             Err(error) => {
                 failed += 1;
-                crate::cli::tell(cx, &error);
+                cx.tell(&error);
             }
         }
     }

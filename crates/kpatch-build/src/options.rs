@@ -2,8 +2,6 @@
 //! path absolute and every value checked.
 
 use std::cell::RefCell;
-use std::env;
-use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 

@@ -195,11 +195,13 @@ impl<'a, 'd> Comparer<'a, 'd> {
                         || is_printk_entry(self.original, a)
                         || self.same_contents(a, b))
             }
-            // Same-named data that nothing tells apart have no counterparts. As long as they hold the same, it makes no
-            // difference which is meant; code that is taken and refers to one is refused.
+            // Same-named constants that nothing tells apart have no counterparts. As long as they hold the same, it makes
+            // no difference which is meant; code that is taken and refers to one is refused. Variables that began
+            // alike have gone their own ways.
             (Kind::Datum, Kind::Datum) if self.twins.ambiguous.contains_key(&b) => {
                 let base = |unit: &Unit<'_>, id| unit.symbol_name(id).map(names::base);
                 da == db
+                    && tables::is_constant(section_x)
                     && base(self.original, a) == base(self.patched, b)
                     && section_x.name == section_y.name
                     && self.same_contents(a, b)

@@ -239,9 +239,8 @@ fn users_of_table(
             continue;
         }
         let section = patched.section(table);
-        let writable = section.has(section_flags::WRITE) && !section.name.starts_with(b".data.rel.ro");
         let registered = patched.classes[patched.element(table).section.index()] != Class::Data;
-        if writable
+        if !tables::is_constant(section)
             || registered
             || !patched.is_local(table)
             || patched.is_freed(patched.element(table).section)

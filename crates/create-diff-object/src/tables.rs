@@ -246,6 +246,11 @@ pub(crate) fn is_export(section: &BStr) -> bool {
         .any(|prefix| section.starts_with(prefix))
 }
 
+/// Data that nothing writes to once the kernel runs: without `SHF_WRITE`, or writable for relocation only.
+pub(crate) fn is_constant(section: &Section<'_>) -> bool {
+    !section.has(section_flags::WRITE) || section.name.starts_with(b".data.rel.ro")
+}
+
 /// Code and data for the exit of the module. Units of vmlinux never run it.
 pub(crate) fn is_exit(section: &BStr) -> bool {
     section.starts_with(b".exit") || section.starts_with(b".memexit.") || section.starts_with(b"__exit")

@@ -309,19 +309,23 @@ impl Unit<'_> {
     }
 }
 
-/// Whether a section consists of entries of that size: each begins with a relocation. The padding behind
-/// the last one may be missing.
-fn fits(size: u64, entry: u64, starts: &[u64]) -> bool {
+/// Whether a section consists of entries of that size: the first relocation of each is at the same place of it, its
+/// beginning or, where numbers stand in front (`struct fixup_entry` of powerpc), further in. The padding behind the
+/// last entry may be missing.
+fn fits(size: u64, entry: u64, places: &[u64]) -> bool {
     if entry == 0 {
         return false;
     }
-    let mut relocated = vec![false; usize::try_from(size.div_ceil(entry)).unwrap_or(0)];
-    for start in starts.iter().filter(|&start| start % entry == 0) {
-        if let Some(slot) = usize::try_from(start / entry).ok().and_then(|i| relocated.get_mut(i)) {
-            *slot = true;
+    let phase = places.first().map(|place| place % entry);
+    let mut next = 0;
+    for place in places {
+        match (place / entry).cmp(&next) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal if Some(place % entry) == phase => next += 1,
+            _ => return false,
         }
     }
-    relocated.iter().all(|&r| r)
+    next == size.div_ceil(entry)
 }
 
 /// The distance after which a section's relocations repeat; the whole section if they do not, as then it

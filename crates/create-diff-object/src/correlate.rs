@@ -6,7 +6,7 @@
 
 mod evidence;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bstr::{BStr, BString};
 
@@ -127,19 +127,20 @@ impl Bearer {
 
 /// Pairs elements whose names the source gave and that occur once on each side.
 fn by_name(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins) {
+    let numbered = numbered_bases(original, patched);
     for with_file in [false, true] {
         // Only asked, never iterated over: its order means nothing.
         let mut bearers: HashMap<NameKey<'_>, [Bearer; 2]> = HashMap::with_capacity(original.elements.len());
         for (side, unit, twin) in [(0, original, &twins.of_original), (1, patched, &twins.of_patched)] {
             for id in unit.ids().filter(|id| twin[id.index()].is_none()) {
-                for key in name_keys(unit, id, with_file) {
+                for key in name_keys(unit, id, with_file, &numbered) {
                     bearers.entry(key).or_default()[side].add(id);
                 }
             }
         }
         let mut pairs: Vec<(NameKey<'_>, ElementId, ElementId)> = Vec::new();
         for id in original.ids().filter(|id| twins.of_original[id.index()].is_none()) {
-            for key in name_keys(original, id, with_file) {
+            for key in name_keys(original, id, with_file, &numbered) {
                 if let Some(&[Bearer::Only(o), Bearer::Only(p)]) = bearers.get(&key) {
                     pairs.push((key, o, p));
                 }
@@ -155,17 +156,34 @@ fn by_name(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins) {
     }
 }
 
+/// What is left of numbered names with several parts. clang gives no number to the first of a function's static locals
+/// of one name (`f.state`, `f.state.1`): which one that is may have changed.
+fn numbered_bases(original: &Unit<'_>, patched: &Unit<'_>) -> HashSet<BString> {
+    let names = |unit| {
+        let unit: &Unit<'_> = unit;
+        unit.ids().filter(|id| correlated(unit.element(*id).kind)).filter_map(|id| unit.symbol_name(id))
+    };
+    names(original)
+        .chain(names(patched))
+        .filter(|name| names::is_numbered(name))
+        .map(names::base)
+        .filter(|base| base.contains(&b'.'))
+        .collect()
+}
+
 /// What an element is known by; any name in common makes a pair, as versions may differ in their aliases.
 fn name_keys<'a>(
     unit: &'a Unit<'_>,
     id: ElementId,
     with_file: bool,
+    numbered: &'a HashSet<BString>,
 ) -> impl Iterator<Item = NameKey<'a>> + use<'a> {
     let kind = unit.element(id).kind;
     let source = if with_file { file(unit, id) } else { None };
     let names = correlated(kind).then(|| unit.names(id)).into_iter().flatten();
     names
         .filter(|name| !names::is_numbered(name))
+        .filter(|name| !(name.contains(&b'.') && numbered.contains(*name)))
         .map(move |name| (kind == Kind::Function, name, source.unwrap_or_default()))
 }
 
@@ -211,6 +229,9 @@ fn refine(
         p.clear();
         return true;
     }
+    if level == Level::Surroundings && !function && o.len() != p.len() {
+        return by_neighbours(original, patched, twins, o, p);
+    }
     let mut keys: BTreeMap<Vec<u8>, Members> = BTreeMap::new();
     for (id, key) in keys_of(original, &twins.of_original, true, o, level) {
         keys.entry(key).or_default().0.push(id);
@@ -247,6 +268,45 @@ fn refine(
     o.retain(|id| twins.of_original[id.index()].is_none());
     p.retain(|id| twins.of_patched[id.index()].is_none());
     found
+}
+
+/// Pairs data of which there are more in one version: what came or went changes what stands beside it, so that either
+/// neighbour tells them apart unless the other contradicts. That an element is a referrer's first or last is no sign.
+fn by_neighbours(
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    twins: &mut Twins,
+    o: &mut Vec<ElementId>,
+    p: &mut Vec<ElementId>,
+) -> bool {
+    let mut votes: BTreeSet<(ElementId, ElementId)> = BTreeSet::new();
+    for note in [Note::Before, Note::After] {
+        let mut keys: BTreeMap<BTreeSet<Vec<u8>>, Members> = BTreeMap::new();
+        for (id, key) in evidence::uses(original, &twins.of_original, true, o, note) {
+            keys.entry(key).or_default().0.push(id);
+        }
+        for (id, key) in evidence::uses(patched, &twins.of_patched, false, p, note) {
+            keys.entry(key).or_default().1.push(id);
+        }
+        for (key, members) in &keys {
+            if let ([one], [other]) = (members.0.as_slice(), members.1.as_slice())
+                && !key.is_empty()
+            {
+                votes.insert((*one, *other));
+            }
+        }
+    }
+    let alone = |one: ElementId, other: ElementId| {
+        votes.iter().filter(|(a, b)| *a == one || *b == other).count() == 1
+            && may_be_same_datum(original, patched, one, other)
+    };
+    let pairs: Vec<_> = votes.iter().copied().filter(|&(one, other)| alone(one, other)).collect();
+    for &(one, other) in &pairs {
+        twins.pair(one, other);
+    }
+    o.retain(|id| twins.of_original[id.index()].is_none());
+    p.retain(|id| twins.of_patched[id.index()].is_none());
+    !pairs.is_empty()
 }
 
 /// The keys of elements at a level: equal keys of both versions make a pair if nobody else has them.

@@ -34,9 +34,15 @@ pub(super) type Uses = BTreeMap<ElementId, BTreeSet<Vec<u8>>>;
 pub(super) enum Note {
     /// What the referrer refers to before and after.
     Surroundings,
+    /// One of both; nothing where the element is the referrer's first or last.
+    Before,
+    After,
     /// Which of how many of the members it refers to first.
     Order,
 }
+
+/// Stands between what a referrer refers to before and what after.
+const BETWEEN: u8 = 1;
 
 /// Notes how members are used.
 pub(super) fn uses(
@@ -78,7 +84,7 @@ pub(super) fn uses(
                         continue;
                     }
                     for (target, mut text) in open.drain(..) {
-                        text.push(1);
+                        text.push(BETWEEN);
                         text.extend_from_slice(&name);
                         around.entry(target).or_default().insert(text);
                     }
@@ -87,8 +93,20 @@ pub(super) fn uses(
             }
         }
         for (target, mut text) in open {
-            text.push(1);
+            text.push(BETWEEN);
             around.entry(target).or_default().insert(text);
+        }
+        if matches!(note, Note::Before | Note::After) {
+            for (target, parts) in around {
+                for part in parts {
+                    let mut halves = part.splitn(2, |&b| b == BETWEEN);
+                    let half = if note == Note::Before { halves.next() } else { halves.nth(1) };
+                    if let Some(half) = half.filter(|half| !half.is_empty()) {
+                        uses.entry(target).or_default().insert([&name[..], &[0], half].concat());
+                    }
+                }
+            }
+            continue;
         }
         let count = order.len() as u32;
         for (place, target) in order.into_iter().enumerate() {
@@ -105,6 +123,7 @@ pub(super) fn uses(
                         text.extend_from_slice(&part);
                     }
                 }
+                Note::Before | Note::After => {}
             }
             uses.entry(target).or_default().insert(text);
         }

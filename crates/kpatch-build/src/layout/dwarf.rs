@@ -29,6 +29,9 @@ pub struct Types {
     pub layouts: BTreeMap<String, Layout>,
     /// Structures that each function has variables of, or pointers to, by the function's name.
     pub functions: BTreeMap<String, BTreeSet<String>>,
+    /// Structures of which there are automatic variables only: defined in a source that is no header, never part of
+    /// something else, nor pointed to by anything but parameters.
+    pub automatic: BTreeSet<String>,
 }
 
 /// Types that refer to types, and structures in structures, are followed so far; no real ones go deeper.
@@ -103,6 +106,53 @@ struct Entry {
     bit_size: Option<u64>,
     /// Elements of an array.
     count: Option<u64>,
+    encoding: Option<gimli::DwAte>,
+    /// True for a variable that has an address of its own.
+    is_static: bool,
+    /// True if it stands in a file that is no header.
+    in_source: bool,
+}
+
+/// How a type is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Words {
+    /// As in the source, for messages.
+    OfTheSource,
+    /// By what an object of it consists of.
+    OfTheObject,
+}
+
+/// The kernel's and C's names for integers that say their size and sign and nothing else, as `__be32` does.
+fn is_plain_integer(name: &str) -> bool {
+    let bare = name.strip_prefix("__").unwrap_or(name);
+    let sized = bare.strip_prefix(['u', 's']).is_some_and(|bits| ["8", "16", "32", "64"].contains(&bits));
+    let standard =
+        bare.strip_prefix('u').unwrap_or(bare).strip_prefix("int").and_then(|r| r.strip_suffix("_t"));
+    sized
+        || standard.is_some_and(|bits| ["8", "16", "32", "64"].contains(&bits))
+        || [
+            "uint",
+            "ulong",
+            "ushort",
+            "size_t",
+            "ssize_t",
+            "kernel_size_t",
+            "kernel_ssize_t",
+            "kernel_ulong_t",
+        ]
+        .contains(&bare)
+}
+
+/// Whether a file of the line table is a source of its own.
+fn is_source<'d>(
+    dwarf: &gimli::Dwarf<Slice<'d>>,
+    unit: &gimli::Unit<Slice<'d>>,
+    index: u64,
+) -> Result<bool, LayoutError> {
+    let header = unit.line_program.as_ref().map(gimli::IncompleteLineProgram::header);
+    let Some(file) = header.and_then(|header| header.file(index)) else { return Ok(false) };
+    let path = dwarf.attr_string(unit, file.path_name())?;
+    Ok(path.slice().ends_with(b".c"))
 }
 
 /// All entries of a unit, in their order.
@@ -125,6 +175,7 @@ impl Entries {
         };
         // The entries above the current one.
         let mut path: Vec<u32> = Vec::new();
+        let mut sources: BTreeMap<u64, bool> = BTreeMap::new();
         let mut cursor = unit.entries();
         while let Some(found) = cursor.next_dfs()? {
             let id = read.all.len() as u32;
@@ -143,6 +194,24 @@ impl Entries {
                 Some(value) => Some(dwarf.attr_string(unit, value)?.to_string_lossy().into_owned()),
                 None => None,
             };
+            let encoding = match found.attr_value(gimli::DW_AT_encoding) {
+                Some(AttributeValue::Encoding(encoding)) => Some(encoding),
+                _ => None,
+            };
+            let address = [gimli::DW_OP_addr.0, gimli::DW_OP_addrx.0].map(Some);
+            let is_static = match found.attr_value(gimli::DW_AT_location) {
+                Some(AttributeValue::Exprloc(code)) => address.contains(&code.0.first().copied()),
+                _ => false,
+            };
+            let file = match found.attr_value(gimli::DW_AT_decl_file) {
+                Some(AttributeValue::FileIndex(index)) => Some(index),
+                Some(value) => value.udata_value(),
+                None => None,
+            };
+            let in_source = match file {
+                Some(index) => *sources.entry(index).or_insert(is_source(dwarf, unit, index)?),
+                None => false,
+            };
             let upper = number(gimli::DW_AT_upper_bound).and_then(|upper| upper.checked_add(1));
             read.all.push(Entry {
                 tag: found.tag(),
@@ -155,6 +224,9 @@ impl Entries {
                 bit_offset: number(gimli::DW_AT_data_bit_offset),
                 bit_size: number(gimli::DW_AT_bit_size),
                 count: number(gimli::DW_AT_count).or(upper),
+                encoding,
+                is_static,
+                in_source,
             });
         }
         Ok(read)
@@ -165,6 +237,7 @@ impl Entries {
     }
 
     fn add_to(&self, types: &mut Types) {
+        self.add_automatic(types);
         for entry in &self.all {
             match entry.tag {
                 gimli::DW_TAG_structure_type | gimli::DW_TAG_union_type => {
@@ -217,11 +290,14 @@ impl Entries {
                 self.members(nested, offset, &prefix, deeper, members);
             } else if child.name.is_some() {
                 let size = child.bit_size.unwrap_or_else(|| self.size(child.kind, DEPTH).saturating_mul(8));
-                let mut kind = self.type_name(child.kind, DEPTH);
-                if let Some(bits) = child.bit_size {
-                    let _ = write!(kind, " : {bits}");
-                }
-                members.insert(name, Member { offset, size, kind });
+                let [kind, form] = [Words::OfTheSource, Words::OfTheObject].map(|words| {
+                    let mut kind = self.type_name(child.kind, words, DEPTH);
+                    if let Some(bits) = child.bit_size {
+                        let _ = write!(kind, " : {bits}");
+                    }
+                    kind
+                });
+                members.insert(name, Member { offset, size, kind, form });
             }
         }
     }
@@ -242,12 +318,26 @@ impl Entries {
         }
     }
 
-    fn type_name(&self, kind: Option<usize>, depth: usize) -> String {
+    fn type_name(&self, kind: Option<usize>, words: Words, depth: usize) -> String {
         let Some(entry) = self.get(kind) else { return "void".to_owned() };
         let Some(deeper) = depth.checked_sub(1) else { return "…".to_owned() };
-        let inner = || self.type_name(entry.kind, deeper);
+        let inner = || self.type_name(entry.kind, words, deeper);
         match entry.tag {
             gimli::DW_TAG_pointer_type => format!("{} *", inner()),
+            gimli::DW_TAG_const_type | gimli::DW_TAG_volatile_type if words == Words::OfTheObject => inner(),
+            gimli::DW_TAG_typedef
+                if words == Words::OfTheObject && entry.name.as_deref().is_some_and(is_plain_integer) =>
+            {
+                inner()
+            }
+            gimli::DW_TAG_base_type if words == Words::OfTheObject => {
+                let bits = entry.size.unwrap_or(0).saturating_mul(8);
+                match entry.encoding {
+                    Some(gimli::DW_ATE_signed) => format!("s{bits}"),
+                    Some(gimli::DW_ATE_unsigned) => format!("u{bits}"),
+                    _ => entry.name.clone().unwrap_or_default(),
+                }
+            }
             gimli::DW_TAG_const_type => format!("const {}", inner()),
             gimli::DW_TAG_volatile_type => format!("volatile {}", inner()),
             gimli::DW_TAG_array_type => {
@@ -260,7 +350,7 @@ impl Entries {
             gimli::DW_TAG_subroutine_type => {
                 let parameters = entry.children.iter().filter_map(|&id| self.all.get(id as usize));
                 let parameters: Vec<String> =
-                    parameters.map(|parameter| self.type_name(parameter.kind, deeper)).collect();
+                    parameters.map(|parameter| self.type_name(parameter.kind, words, deeper)).collect();
                 format!("{} ()({})", inner(), parameters.join(", "))
             }
             gimli::DW_TAG_structure_type | gimli::DW_TAG_union_type | gimli::DW_TAG_enumeration_type => {
@@ -271,6 +361,52 @@ impl Entries {
             }
             _ => entry.name.clone().unwrap_or_default(),
         }
+    }
+
+    /// Finds the structures that live on stacks only.
+    fn add_automatic(&self, types: &mut Types) {
+        let (mut automatic, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
+        let mut open: Vec<(u32, bool)> = self.all.first().map(|_| (0, false)).into_iter().collect();
+        while let Some((id, in_function)) = open.pop() {
+            let Some(entry) = self.all.get(id as usize) else { continue };
+            let function = matches!(entry.tag, gimli::DW_TAG_subprogram | gimli::DW_TAG_inlined_subroutine);
+            open.extend(entry.children.iter().map(|&child| (child, in_function || function)));
+            let kind = entry.kind.or_else(|| self.get(entry.origin)?.kind);
+            let is_type = matches!(
+                entry.tag,
+                gimli::DW_TAG_pointer_type
+                    | gimli::DW_TAG_const_type
+                    | gimli::DW_TAG_volatile_type
+                    | gimli::DW_TAG_array_type
+                    | gimli::DW_TAG_typedef
+            );
+            if is_type || entry.tag == gimli::DW_TAG_formal_parameter {
+                continue;
+            }
+            let Some(name) = self.structure(kind) else { continue };
+            let variable = entry.tag == gimli::DW_TAG_variable && in_function && !entry.is_static;
+            if variable && !self.is_pointer(kind) {
+                automatic.insert(name);
+            } else {
+                elsewhere.insert(name);
+            }
+        }
+        let private = self.all.iter().filter(|entry| is_structure(entry) && entry.in_source);
+        let private =
+            private.filter_map(|entry| Some(format!("{} {}", keyword(entry), entry.name.as_ref()?)));
+        types.automatic.extend(private.filter(|name| automatic.contains(name) && !elsewhere.contains(name)));
+    }
+
+    /// Whether a type leads to another by a pointer.
+    fn is_pointer(&self, mut kind: Option<usize>) -> bool {
+        for _ in 0..DEPTH {
+            match self.get(kind) {
+                Some(entry) if entry.tag == gimli::DW_TAG_pointer_type => return true,
+                Some(entry) if !is_structure(entry) => kind = entry.kind,
+                _ => return false,
+            }
+        }
+        true
     }
 
     fn add_function(&self, types: &mut Types, function: &Entry) {

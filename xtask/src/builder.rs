@@ -30,6 +30,8 @@ pub(crate) struct Built {
     pub(crate) modules: Vec<PathBuf>,
     /// How long it took.
     pub(crate) time: Duration,
+    /// It was stopped when its time was over.
+    pub(crate) stopped: bool,
 }
 
 /// Where chores keep kernels: `CACHEDIR` as for kpatch-build itself, else the target directory.
@@ -113,11 +115,7 @@ impl Builder {
             .start()
             .map_err(|error| failed(error.to_string()))?;
         std::thread::sleep(after);
-        for pid in handle.pids() {
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-            // It may be over already; then the signal finds nobody, which is fine.
-            let _ = pid.map(|pid| kill_process(pid, signal));
-        }
+        self::signal(&handle, signal);
         handle.wait().map_err(|error| failed(error.to_string()))?;
         modules_in(output)
     }
@@ -130,22 +128,57 @@ impl Builder {
         arguments: &[String],
         output: &Path,
     ) -> Result<Built> {
+        self.build_within(None, name, patches, arguments, output)
+    }
+
+    /// The same, but stopped as by a user when it takes too long.
+    pub(crate) fn build_within(
+        &self,
+        limit: Option<Duration>,
+        name: &str,
+        patches: &[PathBuf],
+        arguments: &[String],
+        output: &Path,
+    ) -> Result<Built> {
         empty_directory(output)?;
         let mut words: Vec<OsString> = vec!["-n".into(), name.into()];
         words.extend(arguments.iter().map(Into::into));
         words.extend(patches.iter().map(|path| path.clone().into_os_string()));
+        let failed = |error: std::io::Error| Error::Command {
+            command: self.program.display().to_string(),
+            reason: error.to_string(),
+        };
         let start = Instant::now();
-        let run =
-            self.command(&words, output).stderr_to_stdout().stdout_capture().unchecked().run().map_err(
-                |error| Error::Command {
-                    command: self.program.display().to_string(),
-                    reason: error.to_string(),
-                },
-            )?;
+        let handle = self
+            .command(&words, output)
+            .stderr_to_stdout()
+            .stdout_capture()
+            .unchecked()
+            .start()
+            .map_err(failed)?;
+        let over = match limit {
+            Some(limit) => handle.wait_timeout(limit).map_err(failed)?.is_none(),
+            None => false,
+        };
+        if over {
+            signal(&handle, Signal::TERM);
+        }
+        let run = handle.wait().map_err(failed)?;
         let time = start.elapsed();
         let output_text = String::from_utf8_lossy(&run.stdout).into_owned();
         fs_err::write(output.join("output.log"), &output_text)?;
-        Ok(Built { status: run.status.code(), output: output_text, modules: modules_in(output)?, time })
+        let modules = modules_in(output)?;
+        // It may have come to its end in the last moment.
+        let stopped = over && modules.is_empty();
+        Ok(Built { status: run.status.code(), output: output_text, modules, time, stopped })
+    }
+}
+
+/// Sends a signal to what was started. It may be over already; then the signal finds nobody, which is fine.
+fn signal(handle: &duct::Handle, signal: Signal) {
+    for pid in handle.pids() {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let _ = pid.map(|pid| kill_process(pid, signal));
     }
 }
 
@@ -185,7 +218,7 @@ impl Built {
         let modules = modules_in(output)?;
         let text = fs_err::read_to_string(output.join("output.log")).unwrap_or_default();
         let status = Some(i32::from(modules.is_empty()));
-        Ok(Self { status, output: text, modules, time: Duration::ZERO })
+        Ok(Self { status, output: text, modules, time: Duration::ZERO, stopped: false })
     }
 
     /// Whether a module was made.
@@ -234,6 +267,7 @@ mod tests {
                 .to_owned(),
             modules: Vec::new(),
             time: Duration::ZERO,
+            stopped: false,
         };
         let said = built.said();
         assert_eq!(said.objects, ["vmlinux", "xfs"]);

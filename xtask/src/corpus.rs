@@ -3,18 +3,22 @@
 //! Each patch of a directory is built; every module is loaded into the stock kernel, many in a boot. What is known about a
 //! patch already is not done again: results are kept under a hash of the patch and of kpatch-build itself.
 
+mod attempt;
+mod kernel;
 mod make;
 mod report;
 
-use crate::builder::{Builder, Built};
+use crate::builder::Builder;
 use crate::error::{Error, Result};
 use crate::guest::{self, Case, Outcome};
 use crate::{kernels, qemu, tools};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Arguments of the chore.
 #[derive(Debug, clap::Args)]
@@ -56,6 +60,12 @@ struct Set {
     /// Do not load the modules.
     #[arg(long)]
     no_boot: bool,
+    /// Patches to build at once [default: number of processors].
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Seconds that a patch may take with all readers of its headers; then what it touches is built alone.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    limit: u64,
     /// Keep the report in docs/, too.
     #[arg(long)]
     docs: bool,
@@ -90,9 +100,15 @@ pub(crate) struct Entry {
     pub(crate) seconds: f64,
     /// The errors, as a person reads them.
     pub(crate) errors: Vec<String>,
-    /// The patch as a whole was refused for these reasons; this is what became of the units that it touches alone.
+    /// The patch as a whole came to no end for these reasons; this is what became of the units that it touches alone.
     #[serde(default)]
     pub(crate) whole: Vec<String>,
+    /// Why the patch was refused until `allowed` was followed: what it does to the layouts of structures.
+    #[serde(default)]
+    pub(crate) layouts: Vec<String>,
+    /// Structures whose layout was allowed to change.
+    #[serde(default)]
+    pub(crate) allowed: Vec<String>,
     #[serde(default)]
     pub(crate) warnings: Vec<String>,
     /// What the kernel did with the module.
@@ -198,10 +214,6 @@ impl UnitReport {
     }
 }
 
-const NO_CHANGE: &str = "no-change";
-const INTERRUPTED: &str = "interrupted";
-const COMPILER_ERROR: &str = "compiler-error";
-
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     tools::install_missing()?;
@@ -223,6 +235,8 @@ fn try_all(arguments: &Set) -> Result<()> {
     if patches.is_empty() {
         return Err(Error::Usage(format!("{}: no patches", directory.display())));
     }
+    let chosen = kernel::choose(release, &arguments.suite)?;
+    let release = &chosen.release;
     let mut builder = match &arguments.kpatch_build {
         Some(program) => Builder::existing(program, release)?,
         None => Builder::compile(release)?,
@@ -232,12 +246,14 @@ fn try_all(arguments: &Set) -> Result<()> {
     let output = crate::target_directory().join("corpus").join(&set).join(release);
     fs_err::create_dir_all(&output)?;
 
-    let mut entries = build_all(&builder, &patches, &output, arguments.reuse)?;
+    let limit = Duration::from_secs(arguments.limit);
+    let attempts = attempt::Attempts::new(&builder, limit, arguments.reuse)?;
+    let workers = arguments.jobs.or_else(|| std::thread::available_parallelism().ok());
+    let mut entries = build_all(&attempts, &patches, &output, workers.map_or(1, NonZeroUsize::get))?;
+    // A patch made for another release says nothing about this one where it does not apply.
+    let left_out = if chosen.instead_of.is_some() { take_inapplicable(&mut entries) } else { Vec::new() };
     if !arguments.no_boot {
-        let mut settings = kernels::settings();
-        settings.suites.extend(arguments.suite.iter().cloned());
-        let kernel = kernels::bootable(&kernels::resolve(release, &settings)?)?;
-        load_all(&kernel, &mut entries, &output)?;
+        load_all(&kernels::bootable(&chosen.kernel)?, &mut entries, &output)?;
     }
 
     // The report is the same wherever the checkout is.
@@ -248,7 +264,7 @@ fn try_all(arguments: &Set) -> Result<()> {
         });
     }
     let json = serde_json::to_vec_pretty(&entries).map_err(|error| Error::Failed(error.to_string()))?;
-    let text = report::markdown(&set, release, &entries, &facts);
+    let text = report::markdown(&set, release, &chosen.told(&left_out), &entries, &facts);
     let mut places = vec![output.join("report")];
     if arguments.docs {
         places.push(crate::workspace_root().join("docs").join(format!("yield-{set}")));
@@ -267,6 +283,26 @@ fn try_all(arguments: &Set) -> Result<()> {
 }
 
 impl Entry {
+    /// A patch that ended in this way; all else is unknown.
+    fn new(name: &str, end: End) -> Entry {
+        Entry {
+            name: name.to_owned(),
+            key: String::new(),
+            end,
+            module: None,
+            objects: Vec::new(),
+            units: Vec::new(),
+            searched: None,
+            seconds: 0.0,
+            errors: Vec::new(),
+            whole: Vec::new(),
+            layouts: Vec::new(),
+            allowed: Vec::new(),
+            warnings: Vec::new(),
+            loaded: None,
+        }
+    }
+
     /// Ends that are faults of this project.
     pub(crate) fn is_wrong(&self) -> bool {
         self.end == End::Crash || matches!(self.loaded, Some(Loaded::Fails { .. }))
@@ -302,22 +338,20 @@ fn read(directory: &Path) -> Result<(Vec<(String, PathBuf)>, BTreeMap<String, Fa
 }
 
 fn build_all(
-    builder: &Builder,
+    attempts: &attempt::Attempts<'_>,
     patches: &[&(String, PathBuf)],
     output: &Path,
-    reuse: bool,
+    workers: usize,
 ) -> Result<Vec<Entry>> {
-    let tool = blake3::hash(&fs_err::read(builder.program())?);
     let next = AtomicUsize::new(0);
     let done = Mutex::new(BTreeMap::new());
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let result: Result<()> = std::thread::scope(|scope| {
         let work = || -> Result<()> {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some((name, patch)) = patches.get(index) else { return Ok(()) };
-                let entry = one(builder, tool, name, patch, &output.join(name), reuse)?;
-                println!("[{}/{}] {name}: {}", index + 1, patches.len(), report::end(&entry.end));
+                let entry = attempts.entry(name, patch, &output.join(name))?;
+                println!("[{}/{}] {name}: {}", index + 1, patches.len(), report::end_of(&entry));
                 done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(index, entry);
             }
         };
@@ -331,125 +365,13 @@ fn build_all(
     Ok(done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_values().collect())
 }
 
-/// What is kept of a build beside kpatch-build's own report.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    /// Hash of kpatch-build, release and patch.
-    key: String,
-    /// Hash of release and patch.
-    #[serde(default)]
-    input: String,
-    seconds: f64,
-}
-
-/// Builds one patch. Where the header that it touches fits no other unit, what it touches is built alone as well.
-fn one(
-    builder: &Builder,
-    tool: blake3::Hash,
-    name: &str,
-    patch: &Path,
-    output: &Path,
-    reuse: bool,
-) -> Result<Entry> {
-    let whole = attempt(builder, tool, name, patch, output, &[], reuse)?;
-    let header = matches!(&whole.end, End::Refused { codes } if codes.iter().any(|c| c == COMPILER_ERROR));
-    if !header {
-        return Ok(whole);
-    }
-    let alone = output.with_file_name(format!("{name}.alone"));
-    let alone = attempt(builder, tool, name, patch, &alone, &["--only-touched-units"], reuse)?;
-    let compiles = !matches!(&alone.end, End::Refused { codes } if codes.iter().any(|c| c == COMPILER_ERROR));
-    Ok(if compiles { Entry { whole: whole.errors, ..alone } } else { whole })
-}
-
-/// Builds one patch in one way, unless the result is known.
-fn attempt(
-    builder: &Builder,
-    tool: blake3::Hash,
-    name: &str,
-    patch: &Path,
-    output: &Path,
-    options: &[&str],
-    reuse: bool,
-) -> Result<Entry> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(builder.release.as_bytes()).update(b"\0").update(&fs_err::read(patch)?);
-    let input = hasher.finalize().to_hex().to_string();
-    let key = hasher.update(tool.as_bytes()).finalize().to_hex().to_string();
-    let record = output.join("record.json");
-    let json = output.join("report.json");
-    if let Some(known) = fs_err::read(&record).ok().and_then(|b| serde_json::from_slice::<Record>(&b).ok())
-        && (known.key == key || reuse && known.input == input)
-    {
-        let built = Built::kept(output)?;
-        let entry = entry(name, known.key, &json, &built, known.seconds);
-        if entry.end != End::Crash {
-            return Ok(entry);
-        }
-    }
-    let mut words = vec!["--json".to_owned(), json.display().to_string()];
-    words.extend(options.iter().map(|&option| option.to_owned()));
-    let built = builder.build(&module_stem(name), &[patch.to_owned()], &words, output)?;
-    let seconds = built.time.as_secs_f64();
-    let entry = entry(name, key.clone(), &json, &built, seconds);
-    // A run that somebody stopped says nothing about its patch.
-    if matches!(&entry.end, End::Refused { codes } if codes.iter().any(|code| code == INTERRUPTED)) {
-        return Err(Error::Failed(format!("the build of {name} was interrupted")));
-    }
-    let text = serde_json::to_vec_pretty(&Record { key, input, seconds })
-        .map_err(|error| Error::Failed(error.to_string()))?;
-    fs_err::write(&record, text)?;
-    Ok(entry)
-}
-
-/// What a build came to.
-fn entry(name: &str, key: String, json: &Path, built: &Built, seconds: f64) -> Entry {
-    let report: Option<BuildReport> =
-        fs_err::read(json).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let mut entry = Entry {
-        name: name.to_owned(),
-        key,
-        end: End::Crash,
-        module: None,
-        objects: Vec::new(),
-        units: Vec::new(),
-        searched: None,
-        seconds,
-        errors: Vec::new(),
-        whole: Vec::new(),
-        warnings: Vec::new(),
-        loaded: None,
+/// Removes the patches that do not apply to the kernel's source; their names.
+fn take_inapplicable(entries: &mut Vec<Entry>) -> Vec<String> {
+    let inapplicable = |entry: &Entry| {
+        let codes = ["not-applicable", "no-such-file", "file-exists"];
+        matches!(&entry.end, End::Refused { codes: found } if found.iter().all(|c| codes.contains(&c.as_str())))
     };
-    match report {
-        Some(report) if !built.output.contains("panicked at") => {
-            entry.end = end_of(&report, built.modules.len() == 1);
-            entry.module = built.modules.first().cloned();
-            entry.units = report.units;
-            entry.searched = report.searched;
-            entry.objects = report.objects;
-            entry.warnings = report.warnings;
-            entry.errors = report.errors.iter().map(ToString::to_string).collect();
-        }
-        _ => entry.errors = built.tail(20),
-    }
-    entry
-}
-
-/// A module's name: kpatch-build shortens long ones, which could make two the same; only one is loaded at a time.
-fn module_stem(name: &str) -> String {
-    format!("c-{name}")
-}
-
-fn end_of(report: &BuildReport, made: bool) -> End {
-    if made && report.success {
-        return End::Module;
-    }
-    let codes: BTreeSet<String> = report.errors.iter().map(|error| error.code.clone()).collect();
-    match codes.first() {
-        None => End::Crash,
-        Some(code) if codes.len() == 1 && code.ends_with(NO_CHANGE) => End::NoChange,
-        Some(_) => End::Refused { codes: codes.into_iter().collect() },
-    }
+    entries.extract_if(.., |entry| inapplicable(entry)).map(|entry| entry.name).collect()
 }
 
 impl std::fmt::Display for ErrorReport {
@@ -543,21 +465,19 @@ fn loaded(outcome: &Outcome) -> Loaded {
 mod tests {
     use super::*;
 
-    fn report(json: &str) -> BuildReport {
-        serde_json::from_str(json).unwrap()
-    }
-
     #[test]
-    fn ends() {
-        let good = report(r#"{"success": true, "objects": ["vmlinux"]}"#);
-        assert_eq!(end_of(&good, true), End::Module);
-        assert_eq!(end_of(&good, false), End::Crash);
-        let none = report(r#"{"success": false, "errors": [{"code": "diff::no-change", "message": "m"}]}"#);
-        assert_eq!(end_of(&none, false), End::NoChange);
-        let refused = report(
-            r#"{"success": false, "errors": [{"code": "b", "message": "m"}, {"code": "a", "message": "m"}, {"code": "a", "message": "n"}]}"#,
-        );
-        assert_eq!(end_of(&refused, false), End::Refused { codes: vec!["a".into(), "b".into()] });
+    fn patches_that_do_not_apply_are_told_apart() {
+        let entry = |name: &str, codes: &[&str]| {
+            let codes = codes.iter().map(|&code| code.to_owned()).collect();
+            Entry::new(name, End::Refused { codes })
+        };
+        let mut entries = vec![
+            entry("a", &["not-applicable"]),
+            entry("b", &["no-entry", "not-applicable"]),
+            entry("c", &["no-such-file"]),
+        ];
+        assert_eq!(take_inapplicable(&mut entries), ["a", "c"]);
+        assert_eq!(entries.len(), 1);
     }
 
     #[test]

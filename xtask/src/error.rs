@@ -53,6 +53,14 @@ pub(crate) enum Error {
     /// QEMU itself failed, before or apart from the guest.
     #[error("QEMU failed: {0}")]
     Qemu(String),
+    /// The kernel's packages are not offered, or not all.
+    #[error("kernel packages: {message}")]
+    Gone {
+        /// What is missing, and where it was looked for.
+        message: String,
+        /// Complete releases of the same series and flavour.
+        offered: Vec<String>,
+    },
     /// The kernel's packages could not be had.
     #[error("kernel packages: {0}")]
     Artifacts(String),

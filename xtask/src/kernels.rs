@@ -37,7 +37,14 @@ fn tell(event: Event) {
 }
 
 fn failed(error: &kernel_artifacts::Error) -> Error {
-    Error::Artifacts(error.to_string())
+    use kernel_artifacts::Error::{Incomplete, ReleaseNotFound};
+    let message = error.to_string();
+    match error {
+        ReleaseNotFound { offered, .. } | Incomplete { offered, .. } => {
+            Error::Gone { message, offered: offered.clone() }
+        }
+        _ => Error::Artifacts(message),
+    }
 }
 
 /// The newest release of a series and flavour of which everything can be had.

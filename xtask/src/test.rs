@@ -444,6 +444,7 @@ mod tests {
             output: output.to_owned(),
             modules: vec![PathBuf::from("m.ko"); modules],
             time: Duration::ZERO,
+            stopped: false,
         }
     }
 

@@ -25,18 +25,32 @@ fn loaded(loaded: Option<&Loaded>) -> &'static str {
     }
 }
 
+/// How an entry ended, and on what conditions.
+pub(super) fn end_of(entry: &Entry) -> String {
+    format!("{}{}", end(&entry.end), conditions(entry))
+}
+
+/// What was done for the patch to come to its end.
+fn conditions(entry: &Entry) -> String {
+    let mut all = Vec::new();
+    if !entry.whole.is_empty() {
+        all.push("touched units alone");
+    }
+    if !entry.allowed.is_empty() {
+        all.push("layouts allowed");
+    }
+    if all.is_empty() { String::new() } else { format!(" ({})", all.join(", ")) }
+}
+
 /// Counts, one a line.
 pub(super) fn summary(entries: &[Entry]) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for entry in entries {
-        let mut key = match (&entry.end, &entry.loaded) {
+        let key = match (&entry.end, &entry.loaded) {
             (End::Module, Some(state)) => format!("module, {}", loaded(Some(state))),
             (other, _) => end(other),
         };
-        if !entry.whole.is_empty() {
-            key.push_str(" (touched units alone)");
-        }
-        *counts.entry(key).or_default() += 1;
+        *counts.entry(key + &conditions(entry)).or_default() += 1;
     }
     let mut text = String::new();
     for (key, count) in counts {
@@ -131,11 +145,12 @@ fn functions(entry: &Entry) -> String {
 pub(super) fn markdown(
     set: &str,
     release: &str,
+    remarks: &str,
     entries: &[Entry],
     facts: &BTreeMap<String, Facts>,
 ) -> String {
     let mut text = format!(
-        "# Yield: {set} on {release}\n\nMade by `cargo xtask corpus`.\n\n```\n{}```\n\n{}\n",
+        "# Yield: {set} on {release}\n\nMade by `cargo xtask corpus`.\n{remarks}\n```\n{}```\n\n{}\n",
         summary(entries),
         ends_beside(entries, facts)
     );
@@ -148,12 +163,11 @@ pub(super) fn markdown(
     for entry in entries {
         let (considered, preprocessed) =
             entry.searched.as_ref().map_or((0, 0), |searched| (searched.considered, searched.preprocessed));
-        let alone = if entry.whole.is_empty() { "" } else { " (touched units alone)" };
         let _ = writeln!(
             text,
-            "| {} | {}{alone} | {} | {} | {} | {considered} / {preprocessed} / {} | {:.1} |",
+            "| {} | {} | {} | {} | {} | {considered} / {preprocessed} / {} | {:.1} |",
             entry.name,
-            end(&entry.end),
+            end_of(entry),
             loaded(entry.loaded.as_ref()),
             functions(entry),
             compared(entry, facts.get(&entry.name)),
@@ -169,7 +183,12 @@ pub(super) fn markdown(
         End::Refused { .. } | End::Crash => entry.errors.clone(),
         _ => Vec::new(),
     });
-    details(&mut text, "Patches whose header fits no other unit", entries, |entry| entry.whole.clone());
+    details(&mut text, "Patches of which the touched units were built alone", entries, |entry| {
+        entry.whole.clone()
+    });
+    details(&mut text, "Changes of layouts, refused until they were allowed", entries, |entry| {
+        entry.layouts.clone()
+    });
     details(&mut text, "Changes that are left out", entries, |entry| {
         let skipped = entry.units.iter().flat_map(|unit| &unit.skipped);
         skipped.map(|s| format!("{} in {}: {}", s.name, s.section, s.why)).collect()
@@ -231,24 +250,12 @@ mod tests {
     fn entry(end: End, changes: &[(&str, &str)]) -> Entry {
         let change =
             |&(change, name): &(&str, &str)| ChangeReport { change: change.into(), name: name.into() };
-        Entry {
-            name: "n".into(),
-            key: String::new(),
-            end,
-            module: None,
-            objects: Vec::new(),
-            units: vec![UnitReport {
-                unit: "fs/a.o".into(),
-                changes: changes.iter().map(change).collect(),
-                skipped: Vec::new(),
-            }],
-            searched: None,
-            seconds: 1.0,
-            errors: vec!["why".into()],
-            whole: Vec::new(),
-            warnings: Vec::new(),
-            loaded: None,
-        }
+        let units = vec![UnitReport {
+            unit: "fs/a.o".into(),
+            changes: changes.iter().map(change).collect(),
+            skipped: Vec::new(),
+        }];
+        Entry { units, errors: vec!["why".into()], ..Entry::new("n", end) }
     }
 
     fn facts(status: i32, changed: &[&str]) -> Facts {
@@ -283,7 +290,7 @@ mod tests {
     fn refusals_are_listed_with_their_errors() {
         let refused = entry(End::Refused { codes: vec!["no-entry".into()] }, &[]);
         let entries = [refused, entry(End::NoChange, &[])];
-        let text = markdown("s", "r", &entries, &BTreeMap::new());
+        let text = markdown("s", "r", "", &entries, &BTreeMap::new());
         assert!(text.contains("    1  refused: no-entry\n"));
         assert_eq!(text.matches("      why").count(), 1);
         assert!(text.contains("| no-entry | 1 | "));

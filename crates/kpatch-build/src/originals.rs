@@ -17,7 +17,7 @@ use crate::cache::{Cache, Key};
 
 /// The file's name, and its first line. It changes with the layout and with what a slice is: versions of this tool
 /// that share a cache do not take each other's records for damaged ones.
-pub const FORMAT: &str = "originals-2";
+pub const FORMAT: &str = "originals-3";
 
 /// Records of one run that a killed one may lose.
 const SAVE_EVERY: usize = 400;

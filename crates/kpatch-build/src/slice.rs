@@ -16,15 +16,30 @@ use std::ops::Range;
 use declaration::Declaration;
 use lexer::{Kind, Lexed};
 
-/// Functions that compilers call of their own accord: to copy a structure, to clear an array.
-const IMPLICIT: [&[u8]; 7] =
-    [b"memcpy", b"memmove", b"memset", b"memcmp", b"strlen", b"__stack_chk_fail", b"__fentry__"];
+/// Functions that compilers call of their own accord: to copy a structure, to clear an array, in place of another.
+const IMPLICIT: [&[u8]; 12] = [
+    b"memcpy",
+    b"memmove",
+    b"memset",
+    b"memcmp",
+    b"bcmp",
+    b"strlen",
+    b"strcpy",
+    b"stpcpy",
+    b"strchr",
+    b"abort",
+    b"__stack_chk_fail",
+    b"__fentry__",
+];
+
+/// What `__builtin_memcpy` becomes where the compiler does not know better is a call of `memcpy`.
+const BUILTIN: &[u8] = b"__builtin_";
 
 /// A hash of the slice of a preprocessed unit. Line markers and white space do not count.
 pub fn hash(text: &[u8]) -> blake3::Hash {
     let lexed = Lexed::of(text);
     let mut slice = Vec::new();
-    match items(&lexed) {
+    match items(&lexed).filter(|_| !lexed.strange_directive) {
         Some(items) => {
             for (item, _) in items.iter().zip(reached(&lexed, &items)).filter(|(_, reached)| *reached) {
                 push(&mut slice, &lexed, item.clone());
@@ -36,14 +51,20 @@ pub fn hash(text: &[u8]) -> blake3::Hash {
 }
 
 fn push(slice: &mut Vec<u8>, lexed: &Lexed<'_>, item: Range<usize>) {
-    for token in &lexed.tokens[item] {
+    let tokens = &lexed.tokens[item];
+    for (at, token) in tokens.iter().enumerate() {
         slice.extend_from_slice(lexed.text(token));
-        slice.push(0);
+        // `- -a` is not `--a`; between other tokens white space says nothing.
+        let joined = tokens.get(at + 1).is_some_and(|next| token.is_operator() && token.touches(next));
+        if !joined {
+            slice.push(0);
+        }
     }
     slice.push(b'\n');
 }
 
-/// Cuts the text into top-level declarations; `None` where brackets do not match.
+/// Cuts the text into top-level declarations; `None` where brackets do not match, or where what begins a declaration
+/// is nothing that this understands: parameters declared after their list, attributes in `[[ ]]`.
 fn items(lexed: &Lexed<'_>) -> Option<Vec<Range<usize>>> {
     let mut items = Vec::new();
     let mut open: Vec<u8> = Vec::new();
@@ -53,8 +74,12 @@ fn items(lexed: &Lexed<'_>) -> Option<Vec<Range<usize>>> {
         let mut ends = false;
         match token.kind {
             Kind::Punctuation(byte @ (b'(' | b'[' | b'{')) => {
-                if byte == b'{' && open.is_empty() {
-                    function = declaration::begins_body(lexed, start..at);
+                if open.is_empty() {
+                    let attribute = byte == b'[' && lexed.is_punctuation(at + 1, b'[');
+                    if attribute || byte == b'{' && start == at {
+                        return None;
+                    }
+                    function = byte == b'{' && declaration::begins_body(lexed, start..at);
                 }
                 open.push(byte);
             }
@@ -112,9 +137,12 @@ fn reached(lexed: &Lexed<'_>, items: &[Range<usize>]) -> Vec<bool> {
             if std::mem::replace(&mut mentioned[name as usize], true) {
                 continue;
             }
-            let first = declaring.partition_point(|(declared, _)| *declared < name);
-            let of_name = declaring[first..].iter().take_while(|(declared, _)| *declared == name);
-            open.extend(of_name.map(|(_, id)| *id));
+            let called = lexed.word(name).strip_prefix(BUILTIN).and_then(|called| lexed.name(called));
+            for name in [Some(name), called].into_iter().flatten() {
+                let first = declaring.partition_point(|(declared, _)| *declared < name);
+                let of_name = declaring[first..].iter().take_while(|(declared, _)| *declared == name);
+                open.extend(of_name.map(|(_, id)| *id));
+            }
         }
     }
     reached
@@ -179,9 +207,42 @@ mod tests {
             ("alias(\"user\")", "weak, alias(\"user\")"),
             (".globl x", ".globl y"),
             ("int user(", "#pragma pack(1)\nint user("),
+            // In the middle of what nobody uses, too.
+            ("struct unused { int a; }", "struct unused {\n#pragma pack(1)\n int a; }"),
+            ("return 1;", "\n#pragma GCC optimize(0)\n return 1;"),
+            ("return 1;", "_Pragma(\"pack(1)\") return 1;"),
+            // `- -x` is something else than `--x`.
+            ("return declared(x)", "return declared(- -x)"),
         ] {
             assert!(!same(from, to), "{to}");
         }
+        assert_ne!(hash(b"int f(int x) { return --x; }"), hash(b"int f(int x) { return - -x; }"));
+    }
+
+    #[test]
+    fn directives_keep_their_places() {
+        let unit = |text: &str| hash(text.as_bytes());
+        let before =
+            unit("#pragma pack(1)\nstruct a { int x; }; struct b { int x; };\nstruct b f(struct a x) { }");
+        let after =
+            unit("struct a { int x; };\n#pragma pack(1)\nstruct b { int x; };\nstruct b f(struct a x) { }");
+        assert_ne!(before, after);
+        // This one names a function that nothing else mentions.
+        let weak = |body: &str| {
+            unit(&format!("static int g(void) {{ return {body}; }}\n#pragma weak f = g\nint h(void);"))
+        };
+        assert_ne!(weak("1"), weak("2"));
+    }
+
+    #[test]
+    fn builtin_functions_are_mentioned_by_their_other_name() {
+        let unit = |label: &str| {
+            let text = format!(
+                "extern int puts(const char *) __asm__(\"{label}\"); void f(void) {{ __builtin_puts(\"\"); }}"
+            );
+            hash(text.as_bytes())
+        };
+        assert_ne!(unit("a"), unit("b"));
     }
 
     #[test]
@@ -189,6 +250,13 @@ mod tests {
         let broken = |text: &str| hash(format!("int f(void) {{ return 1; }} ) {text}").as_bytes());
         assert_ne!(broken("struct unused { int a; };"), broken("struct unused { int b; };"));
         assert_eq!(broken("struct  unused { int a; };"), broken("struct unused { int a ; };"));
+        for strange in ["int k(a) int a; { return a; }", "[[x]] int f(void) { } struct unused { int a; };"] {
+            assert_ne!(
+                hash(strange.as_bytes()),
+                hash(strange.replace("int a", "long a").as_bytes()),
+                "{strange}"
+            );
+        }
     }
 
     #[test]

@@ -49,7 +49,9 @@ impl Declaration {
         let body = body(tokens);
         match first.kind {
             Kind::Word(_) => match lexed.text(first) {
-                b"asm" | b"__asm__" | b"__asm" | b"_Static_assert" => return root(Vec::new()),
+                b"asm" | b"__asm__" | b"__asm" | b"_Static_assert" | b"static_assert" => {
+                    return root(Vec::new());
+                }
                 _ => {}
             },
             // An empty declaration.
@@ -72,7 +74,11 @@ impl Declaration {
         };
         let defines = body.is_some() || declarators.initialised || declarators.variable && !words.is_extern;
         let kept = words.kept && defines && !words.is_typedef;
-        Declaration { names, emits: emits || kept || words.alias }
+        // `int` in the parameters of a name in brackets.
+        names.retain(|&name| !is_keyword(lexed.word(name)));
+        // A pragma within acts on all that follows.
+        let directive = tokens.iter().any(|token| token.kind == Kind::Directive);
+        Declaration { names, emits: emits || kept || words.alias || directive }
     }
 }
 
@@ -255,6 +261,11 @@ fn declarators(
                         // Not the name of a declarator; alone it declares nothing that has a size.
                         state.last = None;
                     } else if !is_keyword(word) {
+                        if state.named {
+                            // `_Atomic(int) v`: what was taken for a name was none.
+                            names.push(name);
+                            state.variable = true;
+                        }
                         state.last = Some(name);
                     }
                     is_tag = matches!(word, b"struct" | b"union" | b"enum");
@@ -279,11 +290,20 @@ fn declarators(
                     names.extend(state.last);
                     state.named = true;
                     state.variable = true;
-                } else if !state.named {
-                    names.extend(state.last);
-                    state.named = true;
-                    // In brackets without a star, or a macro's remains: not known to be a function.
-                    state.variable |= state.last.is_none();
+                } else {
+                    // Where brackets may hold the declarator's name, `u32 (f)(void)`, they count as if they did.
+                    let inner = &tokens[at + 1..next.saturating_sub(1).max(at + 1)];
+                    let again = matches!(tokens.get(next).map(|t| t.kind), Some(Kind::Punctuation(b'(')));
+                    let first = !state.named && (state.last.is_none() || again);
+                    if first || matches!(inner, [one] if matches!(one.kind, Kind::Word(_))) {
+                        names.extend(all_words(inner));
+                    }
+                    if !state.named {
+                        names.extend(state.last);
+                        state.named = true;
+                        // In brackets without a star, or a macro's remains: not known to be a function.
+                        state.variable |= state.last.is_none();
+                    }
                 }
             }
             Kind::Punctuation(b'{') => {
@@ -344,7 +364,7 @@ fn attribute(lexed: &Lexed<'_>, tokens: &[Token], words: &mut Words) {
             b"used" | b"retain" | b"constructor" | b"destructor" | b"section" | b"externally_visible" => {
                 words.kept = true;
             }
-            b"alias" | b"ifunc" | b"weakref" => words.alias = true,
+            b"alias" | b"ifunc" | b"weakref" | b"symver" => words.alias = true,
             _ => {}
         }
     }
@@ -393,6 +413,13 @@ mod tests {
             ("static __attribute__((section(\".x\"))) int v;", &["v"], true),
             ("static int f(void) __attribute__((alias(\"g\")));", &["f"], true),
             ("int f(void) __asm__(\"g\");", &["f"], false),
+            ("u32 (f)(void);", &["f", "u32"], false),
+            ("extern u32 (v);", &["u32", "v"], false),
+            ("static int (f)(u32 a) { return a; }", &["f"], false),
+            ("typedef int (name);", &["name"], false),
+            ("static _Atomic(int) v;", &["_Atomic", "v"], false),
+            ("static int f(void) {\n#pragma pack(1)\n return 1; }", &["f"], true),
+            ("static int f(void) { _Pragma(\"pack(1)\") return 1; }", &["f"], true),
             (";", &[], false),
             ("asm(\"nop\");", &[], true),
         ] {

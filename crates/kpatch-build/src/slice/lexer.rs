@@ -22,8 +22,20 @@ pub(super) enum Kind {
     Punctuation(u8),
     /// A number or a character.
     Constant,
-    /// A line that begins with `#` and is no line marker: a pragma.
+    /// A line that begins with `#` and is no line marker: a pragma. Also `_Pragma`.
     Directive,
+}
+
+impl Token {
+    /// True for what can be part of an operator of several bytes.
+    pub(super) fn is_operator(&self) -> bool {
+        matches!(self.kind, Kind::Punctuation(byte) if !b"()[]{};,".contains(&byte))
+    }
+
+    /// True if nothing stands between the two.
+    pub(super) fn touches(&self, next: &Token) -> bool {
+        self.end == next.start && next.is_operator()
+    }
 }
 
 /// A text with its tokens.
@@ -33,13 +45,23 @@ pub(super) struct Lexed<'t> {
     pub(super) tokens: Vec<Token>,
     /// A unit has some hundred thousand words; the standard library's hasher would take longer than the rest.
     names: HashMap<&'t [u8], u32, foldhash::fast::RandomState>,
+    /// The identifiers by their numbers.
+    words: Vec<&'t [u8]>,
+    /// A line begins with `#` and is neither a line marker nor a pragma that only says how what follows it is compiled.
+    pub(super) strange_directive: bool,
 }
 
 impl<'t> Lexed<'t> {
     /// Cuts a text of less than 4 GB into tokens; what is beyond is left out.
     pub(super) fn of(text: &'t [u8]) -> Lexed<'t> {
         let text = &text[..text.len().min(u32::MAX as usize)];
-        let mut lexed = Lexed { text, tokens: Vec::with_capacity(text.len() / 8), names: HashMap::default() };
+        let mut lexed = Lexed {
+            text,
+            tokens: Vec::with_capacity(text.len() / 8),
+            names: HashMap::default(),
+            words: Vec::new(),
+            strange_directive: false,
+        };
         let mut at = 0;
         let mut line_start = true;
         while let Some(&byte) = text.get(at) {
@@ -59,6 +81,7 @@ impl<'t> Lexed<'t> {
                     if is_line_marker(&text[start..at]) {
                         continue;
                     }
+                    lexed.strange_directive |= !acts_where_it_stands(&text[start..at]);
                     Kind::Directive
                 }
                 b'"' => {
@@ -72,7 +95,10 @@ impl<'t> Lexed<'t> {
                 }
                 byte if is_word_byte(byte) && !byte.is_ascii_digit() => {
                     at = find(text, at, |byte| !is_word_byte(byte));
-                    Kind::Word(lexed.intern(&text[start..at]))
+                    match &text[start..at] {
+                        b"_Pragma" | b"__pragma" => Kind::Directive,
+                        word => Kind::Word(lexed.intern(word)),
+                    }
                 }
                 byte if byte.is_ascii_digit() => {
                     at = find(text, at, |byte| !is_word_byte(byte) && byte != b'.');
@@ -99,6 +125,16 @@ impl<'t> Lexed<'t> {
         self.names.get(identifier).copied()
     }
 
+    /// The identifier of a number.
+    pub(super) fn word(&self, number: u32) -> &'t [u8] {
+        self.words.get(number as usize).copied().unwrap_or_default()
+    }
+
+    /// True if that token is this byte.
+    pub(super) fn is_punctuation(&self, at: usize, byte: u8) -> bool {
+        self.tokens.get(at).is_some_and(|token| token.kind == Kind::Punctuation(byte))
+    }
+
     /// How many different identifiers there are.
     pub(super) fn names(&self) -> usize {
         self.names.len()
@@ -106,13 +142,27 @@ impl<'t> Lexed<'t> {
 
     fn intern(&mut self, identifier: &'t [u8]) -> u32 {
         let next = self.names.len() as u32;
-        *self.names.entry(identifier).or_insert(next)
+        let number = *self.names.entry(identifier).or_insert(next);
+        if number == next {
+            self.words.push(identifier);
+        }
+        number
     }
 }
 
 /// `# 12 "file.h" 2`
 fn is_line_marker(line: &[u8]) -> bool {
     line.strip_prefix(b"# ").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit))
+}
+
+/// True for pragmas whose place in the text is all that they depend on. Others, `weak` and `redefine_extname`, act on
+/// names that stand anywhere.
+fn acts_where_it_stands(line: &[u8]) -> bool {
+    const KINDS: [&[u8]; 6] = [b"GCC", b"clang", b"STDC", b"pack", b"push_macro", b"pop_macro"];
+    let Some(pragma) = line[1..].trim_ascii_start().strip_prefix(b"pragma") else { return false };
+    let pragma = pragma.trim_ascii_start();
+    let word = &pragma[..find(pragma, 0, |byte| !is_word_byte(byte))];
+    KINDS.contains(&word)
 }
 
 fn is_word_byte(byte: u8) -> bool {

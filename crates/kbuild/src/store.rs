@@ -5,7 +5,7 @@
 //! one trusts. A lock file beside each item keeps two runs from filling it at once.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -236,7 +236,13 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let mut temporary = path.to_owned().into_os_string();
     temporary.push(format!(".tmp{}", std::process::id()));
     let temporary = PathBuf::from(temporary);
-    std::fs::write(&temporary, content).map_err(StoreError::io("write", &temporary))?;
+    let written = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(content)?;
+        // Else a power cut may leave the name without the content.
+        file.sync_data()
+    };
+    written().map_err(StoreError::io("write", &temporary))?;
     std::fs::rename(&temporary, path).map_err(StoreError::io("write", path))
 }
 

@@ -252,6 +252,8 @@ impl Cache {
             file.write_all(MAGIC)?;
             file.write_all(blake3::hash(content).as_bytes())?;
             file.write_all(content)?;
+            // A rename may reach the disk before the content does: a power cut would leave a name with nothing in it.
+            file.as_file().sync_data()?;
             file.persist(&path)?;
             Ok(())
         };

@@ -249,9 +249,12 @@ fn note(
     provenance: &Provenance,
     replace: bool,
 ) -> Result<(), HookError> {
+    let mut provenance = provenance.clone();
+    // Of modules in which nothing changes, nothing is demanded.
+    provenance.modules.retain(|name, _| manifest.functions().any(|(object, _)| object.name == *name));
     let note = Note {
         note: 1,
-        provenance: provenance.clone(),
+        provenance,
         replace,
         functions: manifest
             .functions()

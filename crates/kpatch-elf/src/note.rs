@@ -4,6 +4,8 @@
 //! and the text, each padded to four bytes (`elf(5)`, `Elf64_Nhdr`). The kernel shows those of loaded modules
 //! in `/sys/module/NAME/notes/` and its own in `/sys/kernel/notes`, section by section.
 
+use std::collections::BTreeMap;
+
 use bstr::{BStr, ByteSlice};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +50,12 @@ pub struct Provenance {
     pub release: String,
     /// Build-id of the target's vmlinux, hexadecimal.
     pub build_id: Option<String>,
+    /// Build-ids of the modules that are patched, hexadecimal, where they have one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub modules: BTreeMap<String, String>,
+    /// Version of the package that the module is made for, `2-1`: number of the cumulative patch, and of its packaging.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
     /// The patch files.
     pub patches: Vec<PatchFile>,
     /// Changes of the patches that are left out: object, function or datum, and section.

@@ -61,6 +61,21 @@ pub enum Error {
         /// Build-id of the running kernel.
         running: String,
     },
+    /// A module that would be patched is of another build.
+    #[error("{module} patches {object}, but is made for another build of it than is loaded")]
+    ModuleBuildId {
+        /// The patch module.
+        module: String,
+        /// The module that would be patched.
+        object: String,
+        /// What it was made for.
+        wanted: String,
+        /// What is loaded.
+        running: String,
+    },
+    /// The file was written to while it was looked at.
+    #[error("{0} changed after it was checked; nothing was loaded")]
+    FileChanged(PathBuf),
     /// The kernel demands a signature.
     #[error("{module} is not signed, and {why}")]
     Unsigned {
@@ -201,7 +216,8 @@ impl Error {
             Error::Module { .. } => "bad-module",
             Error::NoLivepatch(_) => "no-livepatch",
             Error::Release { .. } => "release",
-            Error::BuildId { .. } => "build-id",
+            Error::BuildId { .. } | Error::ModuleBuildId { .. } => "build-id",
+            Error::FileChanged(_) => "file-changed",
             Error::Unsigned { .. } => "unsigned",
             Error::Older { .. } => "older",
             Error::OtherOfThatName(_) => "name-taken",
@@ -230,6 +246,9 @@ impl Error {
             Error::BuildId { wanted, running, .. } => {
                 vec![format!("build-id {wanted} in the module, {running} of the running kernel")]
             }
+            Error::ModuleBuildId { object, wanted, running, .. } => {
+                vec![format!("build-id {wanted} is wanted, {running} is that of the loaded {object}")]
+            }
             Error::Older { lost, .. } => {
                 lost.iter().map(|subject| format!("would be taken back: {subject}")).collect()
             }
@@ -256,6 +275,12 @@ impl Error {
             Error::BuildId { release, .. } => {
                 format!("make the module for the build of {release} that runs, or install and boot the other")
             }
+            Error::ModuleBuildId { object, .. } => {
+                format!(
+                    "load the {object} that the kernel's package holds, or make the module for the other one"
+                )
+            }
+            Error::FileChanged(_) => "try again when nobody writes to it any more".to_owned(),
             Error::Unsigned { .. } => {
                 "sign it with a key that this kernel trusts: scripts/sign-file of the kernel headers"
                     .to_owned()

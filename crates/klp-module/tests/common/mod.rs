@@ -136,6 +136,8 @@ pub(crate) fn provenance() -> Provenance {
     Provenance {
         release: RELEASE.to_owned(),
         build_id: Some("00ff".to_owned()),
+        modules: BTreeMap::from(["xfs", "untouched"].map(|name| (name.to_owned(), "11".to_owned()))),
+        level: None,
         patches: vec![PatchFile::new("fix.patch", b"Subject: [PATCH] say \"two\"\n words\n\n--- a/x\n")],
         skipped: vec!["vmlinux:setup .init.text".to_owned()],
         version: "1.0".to_owned(),

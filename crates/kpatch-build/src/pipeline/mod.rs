@@ -386,6 +386,12 @@ impl Maker<'_> {
         Provenance {
             release: self.resolved.kernel.release.clone(),
             build_id: bytes.build_id(),
+            modules: bytes.module_build_ids(),
+            level: self
+                .options
+                .package
+                .as_ref()
+                .map(|package| format!("{}-{}", package.version, package.release)),
             patches,
             skipped: self.skipped.to_vec(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

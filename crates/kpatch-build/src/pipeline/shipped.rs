@@ -62,9 +62,13 @@ impl ShippedBytes {
 
     /// The build-id of vmlinux, hexadecimal.
     pub fn build_id(&self) -> Option<String> {
-        let file = ElfFile64::<Endianness, &[u8]>::parse(self.vmlinux()).ok()?;
-        let id = file.build_id().ok()??;
-        Some(id.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+        build_id(self.vmlinux())
+    }
+
+    /// The build-ids of the modules that have one, hexadecimal.
+    pub fn module_build_ids(&self) -> BTreeMap<String, String> {
+        let ids = self.modules.iter().filter_map(|(name, bytes)| Some((name.clone(), build_id(bytes)?)));
+        ids.collect()
     }
 
     /// What tells this vmlinux from every other: its build-id, or else a hash of its bytes.
@@ -97,6 +101,11 @@ impl ShippedBytes {
         }
         if errors.is_empty() { Ok(tables) } else { Err(errors) }
     }
+}
+
+fn build_id(file: &[u8]) -> Option<String> {
+    let id = ElfFile64::<Endianness, &[u8]>::parse(file).ok()?.build_id().ok()??;
+    Some(id.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
 }
 
 fn exports(kernel: &Kernel, events: Events<'_>) -> Result<Symvers, Error> {

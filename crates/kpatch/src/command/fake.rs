@@ -2,8 +2,10 @@
 //! while one waits.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use crate::edge::read;
 use crate::edge::root::Root;
 use crate::edge::system::System;
 use crate::error::Result;
+use crate::model::module::PatchModule;
 
 pub(super) const RELEASE: &str = "6.1.0-test";
 
@@ -32,6 +35,8 @@ pub(super) struct Fake {
     pub(super) references: Duration,
     held_until: Duration,
     log: Vec<String>,
+    /// A file that somebody writes to before it is loaded.
+    pub(super) written: Option<PathBuf>,
     /// Everything that was asked of it.
     pub(super) calls: Vec<String>,
 }
@@ -57,6 +62,7 @@ impl Fake {
             references: Duration::ZERO,
             held_until: Duration::ZERO,
             log: Vec::new(),
+            written: None,
             calls: Vec::new(),
         };
         fake.write("/proc/sys/kernel/osrelease", RELEASE);
@@ -193,13 +199,15 @@ impl Fake {
 }
 
 impl System for Fake {
-    fn insert(&mut self, file: &Path) -> io::Result<()> {
+    fn insert(&mut self, file: &File) -> io::Result<()> {
         self.calls.push("insert".to_owned());
         if !self.refusals.is_empty() {
             self.log.push("livepatch: the reason".to_owned());
             return Err(self.refusals.remove(0).into());
         }
-        let module = read::module(file).map_err(|_| io::Error::from(Errno::NOEXEC))?;
+        let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).unwrap()];
+        file.read_exact_at(&mut bytes, 0)?;
+        let module = PatchModule::read(&bytes).map_err(|_| io::Error::from(Errno::NOEXEC))?;
         if self.moving().is_some() {
             return Err(Errno::BUSY.into());
         }
@@ -266,6 +274,13 @@ impl System for Fake {
     }
 
     fn log(&mut self) -> Vec<String> {
+        if let Some(path) = self.written.take() {
+            // Not in the tick in which it was made.
+            std::thread::sleep(Duration::from_millis(20));
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes.reverse();
+            std::fs::write(&path, bytes).unwrap();
+        }
         std::mem::take(&mut self.log)
     }
 

@@ -52,6 +52,16 @@ fn a_module_comes_and_goes() {
 }
 
 #[test]
+fn what_is_loaded_is_what_was_checked() {
+    let mut fake = Fake::new();
+    let module = fake.module("one", &["a"], &["f"], true);
+    fake.written = Some(module.clone());
+    assert_eq!(load(&mut fake, &module).0.unwrap_err().code(), "file-changed");
+    assert!(!fake.calls.iter().any(|call| call == "insert"));
+    assert!(loaded(&fake).is_empty());
+}
+
+#[test]
 fn a_stalled_load_is_told_and_undone() {
     let mut fake = Fake::new();
     let module = fake.module("one", &["a"], &["f"], true);
@@ -101,7 +111,7 @@ fn the_next_command_understands_what_an_interrupted_one_left() {
     let module = fake.module("one", &["a"], &["f"], true);
     // Killed after finit_module: the transition goes on.
     fake.transition = SECONDS(3);
-    fake.insert(&module).unwrap();
+    fake.insert(&std::fs::File::open(&module).unwrap()).unwrap();
     assert_eq!(loaded(&fake), [("one".to_owned(), Phase::Enabling)]);
     load(&mut fake, &module).0.unwrap();
     assert_eq!(loaded(&fake), enabled(&["one"]));
@@ -166,7 +176,7 @@ fn others_transitions_are_waited_for() {
     let mut fake = Fake::new();
     let (one, two) = (fake.module("one", &["a"], &["f"], false), fake.module("two", &["b"], &["g"], false));
     fake.transition = SECONDS(5);
-    fake.insert(&one).unwrap();
+    fake.insert(&std::fs::File::open(&one).unwrap()).unwrap();
     load(&mut fake, &two).0.unwrap();
     assert_eq!(loaded(&fake), enabled(&["one", "two"]));
     fake.transition = SECONDS(500);
@@ -249,7 +259,7 @@ fn force_only_what_is_under_way() {
     let module = fake.module("one", &["a"], &["f"], true);
     assert_eq!(fake.run(false, force::run).0.unwrap_err().code(), "no-transition");
     fake.transition = SECONDS(500);
-    fake.insert(&module).unwrap();
+    fake.insert(&std::fs::File::open(&module).unwrap()).unwrap();
     fs_err::write(fake.root.path("/sys/kernel/livepatch/one/force"), "0").unwrap();
     fake.sleeper('S', "0", "f");
     let (_, said) = fake.run(false, signal::run);

@@ -6,8 +6,9 @@ use std::process::Command;
 use serde::Serialize;
 
 use super::{Context, module_name};
+use crate::edge::file::ModuleFile;
 use crate::edge::root::Root;
-use crate::edge::{lock, read, store};
+use crate::edge::{lock, store};
 use crate::error::{Error, Result};
 use crate::model::plan;
 
@@ -27,7 +28,7 @@ pub fn run(cx: &mut Context<'_>, file: &Path, release: Option<&str>) -> Result<(
     if file.extension().is_none_or(|extension| extension != "ko") || name.starts_with('.') {
         return Err(Error::NotKo(file.to_owned()));
     }
-    let module = read::module(file)?;
+    let ModuleFile { module, bytes, .. } = ModuleFile::open(file)?;
     let release = cx.release(release)?;
     plan::belongs(&module, &release, None)?;
     let root = cx.root.clone();
@@ -37,7 +38,7 @@ pub fn run(cx: &mut Context<'_>, file: &Path, release: Option<&str>) -> Result<(
         return Err(Error::AlreadyInstalled(name));
     }
     cx.say(format_args!("installing {} ({release})", file.display()));
-    let path = store::install(&root, &release, &name, &fs_err::read(file)?)?;
+    let path = store::install(&root, &release, &name, &bytes)?;
     enable_unit(&root)?;
     if cx.json {
         let installed =

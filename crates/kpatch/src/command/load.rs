@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::transition::{self, End};
+use crate::edge::file::ModuleFile;
 use crate::edge::read::{self, RECORDS};
 use crate::edge::{lock, store};
 use crate::error::{Error, Result};
@@ -80,10 +81,10 @@ pub(super) fn lock(cx: &mut Context<'_>) -> Result<lock::Lock> {
 }
 
 fn load(cx: &mut Context<'_>, path: &Path, options: Options) -> Result<Loaded> {
-    let module = read::module(path)?;
-    let name = module.name.clone();
+    let file = ModuleFile::open(path)?;
+    let name = file.module.name.clone();
     let begin = cx.system.elapsed();
-    let (plan, before) = decide(cx, &module, options)?;
+    let (plan, before) = decide(cx, &file.module, options)?;
     for remark in &plan.remarks {
         cx.say(format_args!("note: {remark}"));
     }
@@ -102,7 +103,7 @@ fn load(cx: &mut Context<'_>, path: &Path, options: Options) -> Result<Loaded> {
             if plan.start == Start::Reinsert {
                 transition::remove(cx, &name)?;
             }
-            insert(cx, path, &name, options.limit)?;
+            insert(cx, &file, options.limit)?;
         }
     }
     if let End::Stalled(tasks, why) = transition::wait(cx, &name, true, options.limit)? {
@@ -119,7 +120,7 @@ fn load(cx: &mut Context<'_>, path: &Path, options: Options) -> Result<Loaded> {
 
 /// The plan, once no other patch is on its way; and the state that it was made of.
 fn decide(cx: &mut Context<'_>, module: &PatchModule, options: Options) -> Result<(plan::Load, State)> {
-    let around = read::surroundings(&cx.root);
+    let around = read::surroundings(&cx.root, module);
     let mut waited = false;
     loop {
         let state = read::state(&cx.root)?;
@@ -133,11 +134,12 @@ fn decide(cx: &mut Context<'_>, module: &PatchModule, options: Options) -> Resul
     }
 }
 
-fn insert(cx: &mut Context<'_>, path: &Path, name: &str, limit: Duration) -> Result<()> {
+fn insert(cx: &mut Context<'_>, file: &ModuleFile, limit: Duration) -> Result<()> {
+    let name = file.module.name.as_str();
     let mut attempt = 1;
     loop {
         cx.system.log();
-        let Err(error) = cx.system.insert(path) else { return Ok(()) };
+        let Err(error) = cx.system.insert(file.unchanged()?) else { return Ok(()) };
         let log = cx.system.log();
         if errno(&error) == Some(Errno::BUSY) && attempt < ATTEMPTS {
             attempt += 1;

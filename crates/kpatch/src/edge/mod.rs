@@ -1,5 +1,6 @@
 //! Where kpatch meets the system: files below a root directory, system calls, the kernel's log, locks.
 
+pub mod file;
 pub mod lock;
 pub mod log;
 pub mod memory;

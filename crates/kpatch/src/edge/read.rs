@@ -6,8 +6,9 @@ use std::path::Path;
 
 use kpatch_elf::{Endian, note};
 
+use super::file::ModuleFile;
 use super::root::Root;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::ftrace;
 use crate::model::module::{PatchModule, read_note};
 use crate::model::plan::Surroundings;
@@ -20,9 +21,6 @@ pub const LIVEPATCH: &str = "/sys/kernel/livepatch";
 
 /// The directory of kpatch's records, which a reboot empties.
 pub const RECORDS: &str = "/run/kpatch";
-
-/// A larger file is no module; nothing is read of it.
-const MAX_MODULE: u64 = 256 << 20;
 
 /// Byte order of the machine that we run on, which is that of its kernel's notes.
 pub(crate) const NATIVE: Endian = if cfg!(target_endian = "big") { Endian::Big } else { Endian::Little };
@@ -116,12 +114,20 @@ pub fn record(root: &Root, name: &str) -> Option<Record> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// What the system demands and does besides.
-pub fn surroundings(root: &Root) -> Surroundings {
+/// The build-id of a loaded module; none if it is not loaded or has none.
+pub fn module_build_id(root: &Root, name: &str) -> Option<String> {
+    let path = root.path(format!("/sys/module/{name}/notes/.note.gnu.build-id"));
+    note::build_id(&fs_err::read(path).ok()?, NATIVE)
+}
+
+/// What the system demands and does besides, as far as it matters to a module.
+pub fn surroundings(root: &Root, module: &PatchModule) -> Surroundings {
     let lockdown = root.maybe("/sys/kernel/security/lockdown").unwrap_or_default();
     // The level in force stands in brackets: `none [integrity] confidentiality`.
     let level = lockdown.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("", |(l, _)| l);
+    let patched = module.module_build_ids().into_iter().flat_map(BTreeMap::keys);
     Surroundings {
+        modules: patched.filter_map(|name| Some((name.clone(), module_build_id(root, name)?))).collect(),
         lockdown: level.to_owned(),
         signatures_enforced: root.maybe("/sys/module/module/parameters/sig_enforce").as_deref() == Some("Y"),
         hooks: tracefs(root, "enabled_functions").map(|text| ftrace::parse_enabled_functions(&text)),
@@ -138,14 +144,7 @@ pub fn tracefs(root: &Root, file: &str) -> Option<String> {
 
 /// A module's file.
 pub fn module(path: &Path) -> Result<PatchModule> {
-    let data = fs_err::metadata(path)?;
-    if !data.is_file() {
-        return Err(Error::NotAFile(path.to_owned()));
-    }
-    if data.len() > MAX_MODULE {
-        return Err(Error::NotAFile(path.to_owned()));
-    }
-    PatchModule::read(&fs_err::read(path)?).map_err(|reason| Error::Module { path: path.to_owned(), reason })
+    Ok(ModuleFile::open(path)?.module)
 }
 
 /// The tasks that have not switched to what a transition leads to.
@@ -185,6 +184,27 @@ mod tests {
             fs_err::write(path, text).unwrap();
         }
         (directory, root)
+    }
+
+    /// A module that tells of these build-ids.
+    fn module_of(modules: &[(&str, &str)]) -> PatchModule {
+        let modules: BTreeMap<_, _> = modules.iter().copied().collect();
+        let note = serde_json::json!({
+            "note": 1, "release": "6.1.0", "build_id": null, "modules": modules, "patches": [],
+            "version": "1", "replace": true, "functions": [],
+        });
+        PatchModule {
+            name: "new".into(),
+            vermagic: "6.1.0".into(),
+            build_id: None,
+            note: serde_json::from_value(note).unwrap(),
+            replace: None,
+            functions: Vec::new(),
+            info: Vec::new(),
+            signed: false,
+            relocations: Vec::new(),
+            code: BTreeMap::new(),
+        }
     }
 
     #[test]
@@ -247,12 +267,15 @@ mod tests {
             ("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n"),
             ("/sys/module/module/parameters/sig_enforce", "Y\n"),
             ("/sys/kernel/debug/tracing/enabled_functions", "f (1) R I\n"),
+            ("/sys/module/xfs/notes/.note.gnu.build-id", "\x04\0\0\0\x02\0\0\0\x03\0\0\0GNU\0AB"),
         ]);
-        let around = surroundings(&root);
+        let module = module_of(&[("xfs", "0a"), ("absent", "0b")]);
+        let around = surroundings(&root, &module);
         assert_eq!((around.lockdown.as_str(), around.signatures_enforced), ("integrity", true));
         assert_eq!(around.hooks.unwrap().len(), 1);
+        assert_eq!(around.modules, [("xfs".to_owned(), "4142".to_owned())].into());
         let (_directory, empty) = tree(&[]);
-        assert_eq!(surroundings(&empty), Surroundings::default());
+        assert_eq!(surroundings(&empty, &module), Surroundings::default());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::log::KernelLog;
@@ -15,7 +14,7 @@ const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 /// The kernel.
 pub trait System {
     /// Loads a module.
-    fn insert(&mut self, file: &Path) -> io::Result<()>;
+    fn insert(&mut self, file: &File) -> io::Result<()>;
     /// Removes a module that has no users.
     fn remove(&mut self, module: &str) -> io::Result<()>;
     /// Writes an attribute of a live patch, `enabled`, `force` or `signal`.
@@ -48,9 +47,8 @@ impl Running {
 }
 
 impl System for Running {
-    fn insert(&mut self, file: &Path) -> io::Result<()> {
-        let file = File::open(file)?;
-        Ok(rustix::system::finit_module(&file, c"", 0)?)
+    fn insert(&mut self, file: &File) -> io::Result<()> {
+        Ok(rustix::system::finit_module(file, c"", 0)?)
     }
 
     fn remove(&mut self, module: &str) -> io::Result<()> {

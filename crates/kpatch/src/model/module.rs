@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bstr::ByteSlice;
 use kpatch_elf::note::{self, Note, NotedFunction};
-use kpatch_elf::{Info, Object, Place, ReadError, Section, SectionId, Symbol, klp};
+use kpatch_elf::{Info, Object, Place, ReadError, Section, Symbol, klp};
 use thiserror::Error;
 
 /// What the kernel's `scripts/sign-file` leaves at the end of a signed module.
@@ -50,6 +50,8 @@ pub struct KlpRelocation {
     pub gate: String,
     /// Section of the module that it applies to.
     pub section: String,
+    /// The size of that section, bytes.
+    pub section_size: u64,
     /// Where in that section, bytes.
     pub offset: u64,
     /// Its type, as the machine numbers them.
@@ -138,6 +140,11 @@ impl PatchModule {
         self.note.as_ref().map_or(&[], |note| &note.provenance.patches)
     }
 
+    /// The build-ids of the modules that it patches, where it tells.
+    pub fn module_build_ids(&self) -> Option<&BTreeMap<String, String>> {
+        self.note.as_ref().map(|note| &note.provenance.modules)
+    }
+
     /// The release that the module is for.
     pub fn release(&self) -> &str {
         self.vermagic.split_whitespace().next().unwrap_or_default()
@@ -202,14 +209,15 @@ fn relocations(object: &Object<'_>) -> Vec<KlpRelocation> {
     for section in object.sections.iter().filter(|section| section.is_klp_rela()) {
         let Some((gate, _)) = klp::parse_rela_name(section.name.as_ref()) else { continue };
         let Info::Section(target) = section.info else { continue };
-        let Some(target) = name_of(object, target) else { continue };
+        let Some(target) = object.sections.get(target.index()) else { continue };
         for relocation in &section.relocations {
             let symbol = relocation.symbol.and_then(|id| object.symbols.get(id.index()));
             let Some(symbol) = symbol else { continue };
             let Some((owner, name, sympos)) = klp::parse_symbol_name(symbol.name.as_ref()) else { continue };
             out.push(KlpRelocation {
                 gate: gate.to_string(),
-                section: target.clone(),
+                section: target.name.to_string(),
+                section_size: target.size(),
                 offset: relocation.offset,
                 kind: relocation.kind,
                 addend: relocation.addend,
@@ -220,10 +228,6 @@ fn relocations(object: &Object<'_>) -> Vec<KlpRelocation> {
         }
     }
     out
-}
-
-fn name_of(object: &Object<'_>, id: SectionId) -> Option<String> {
-    Some(object.sections.get(id.index())?.name.to_string())
 }
 
 /// Digests of the functions that have one definition of their name in the module.

@@ -1,6 +1,6 @@
 //! What a command will do, or why not. Everything that can be known is known before anything is touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kpatch_elf::klp::VMLINUX;
 use kpatch_elf::note::{Note, NotedFunction};
@@ -13,6 +13,8 @@ use crate::error::Error;
 /// What the running system demands and does, besides its live patches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
+    /// Build-ids of loaded modules, hexadecimal.
+    pub modules: BTreeMap<String, String>,
     /// The level of `/sys/kernel/security/lockdown`, `none` where it is off or missing.
     pub lockdown: String,
     /// `module.sig_enforce`.
@@ -59,6 +61,7 @@ pub fn load(
         return Err(Error::NoLivepatch(state.release.clone()));
     }
     belongs(module, &state.release, state.build_id.as_deref())?;
+    patched_modules(module, around)?;
     if let Some(patch) = state.patch(&module.name) {
         return again(module, patch);
     }
@@ -92,6 +95,22 @@ pub fn belongs(module: &PatchModule, release: &str, build_id: Option<&str>) -> R
         }),
         _ => Ok(()),
     }
+}
+
+/// The modules that are loaded and would be patched must be those that the patch was made for. Of those that come later,
+/// the kernel checks nothing but the places of their functions.
+fn patched_modules(module: &PatchModule, around: &Surroundings) -> Result<(), Error> {
+    for (name, wanted) in module.module_build_ids().into_iter().flatten() {
+        if let Some(running) = around.modules.get(name).filter(|running| *running != wanted) {
+            return Err(Error::ModuleBuildId {
+                module: module.name.clone(),
+                object: name.clone(),
+                wanted: wanted.clone(),
+                running: running.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A live patch of the module's name is there.

@@ -18,6 +18,8 @@ fn note(patches: &[&str]) -> Note {
         provenance: Provenance {
             release: "6.1.0".into(),
             build_id: Some("aa".into()),
+            modules: [("xfs".to_owned(), "bb".to_owned())].into(),
+            level: None,
             patches: patches.iter().map(patch).collect(),
             skipped: Vec::new(),
             version: "1".into(),
@@ -89,6 +91,19 @@ fn the_kernel_must_be_the_one() {
     assert_eq!(refusal(&other, &state(vec![]), &around), "build-id");
     let silent = PatchModule { build_id: None, ..module(&["a"]) };
     assert!(load(&silent, &state(vec![]), &around, false).is_ok());
+}
+
+#[test]
+fn patched_modules_must_be_the_ones() {
+    let with = |id: &str| Surroundings {
+        modules: [("xfs".to_owned(), id.to_owned())].into(),
+        ..Surroundings::default()
+    };
+    assert_eq!(refusal(&module(&["a"]), &state(vec![]), &with("cc")), "build-id");
+    // It may come later.
+    for around in [with("bb"), Surroundings::default()] {
+        assert!(load(&module(&["a"]), &state(vec![]), &around, false).is_ok());
+    }
 }
 
 #[test]

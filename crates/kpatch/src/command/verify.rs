@@ -4,11 +4,12 @@
 //! fields of the module that the livepatch core filled in. What cannot be read counts as unknown, never as
 //! right.
 
+mod references;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use kpatch_elf::Endian;
 use kpatch_elf::arch::Machine;
 use kpatch_elf::klp::VMLINUX;
 use kpatch_elf::note::NotedFunction;
@@ -20,13 +21,10 @@ use crate::edge::memory::Memory;
 use crate::edge::{read, store};
 use crate::error::{Error, Result};
 use crate::model::ftrace::{Hooked, parse_enabled_functions};
-use crate::model::module::{KlpRelocation, PatchModule};
+use crate::model::module::PatchModule;
 use crate::model::state::{LivePatch, Phase};
 use crate::model::symbols::{Found, Symbols};
 use crate::model::x86_64;
-
-/// Calls through these are rewritten into direct ones by the kernel, so that their fields differ.
-const STATIC_CALL: &str = "__SCT__";
 
 /// The machine that we run on; none that live patching knows leaves everything unknown.
 const MACHINE: Option<Machine> = if cfg!(target_arch = "x86_64") {
@@ -99,7 +97,7 @@ pub fn run(cx: &mut Context<'_>, module: Option<&str>) -> Result<()> {
         objects(patch, &evidence, &mut out);
         functions(patch, &evidence, &mut out);
         match file {
-            Ok(module) => references(cx, module, &evidence, &mut out),
+            Ok(module) => references::check(cx, module, &evidence, &mut out),
             Err(why) => out.add("references", Verdict::Unknown, why.as_str()),
         }
         verified.push(out);
@@ -140,6 +138,7 @@ fn gather(cx: &Context<'_>, patches: &[(&LivePatch, Result<PatchModule, String>)
     for (_, file) in patches {
         names.extend(file.iter().flat_map(|module| &module.relocations).map(|r| r.symbol.as_str()));
     }
+    names.extend(x86_64::NO_FUNCTION);
     let table = cx.root.maybe("/proc/kallsyms").unwrap_or_default();
     Evidence {
         hooks: read::tracefs(&cx.root, "enabled_functions").map(|text| parse_enabled_functions(&text)),
@@ -207,7 +206,8 @@ fn hooked(function: &NotedFunction, evidence: &Evidence) -> Result<(), (Verdict,
 
 fn entered(function: &NotedFunction, evidence: &Evidence) -> Result<(), (Verdict, String)> {
     if MACHINE != Some(Machine::X86_64) {
-        return Err((Verdict::Unknown, "code of this machine is not read".to_owned()));
+        let why = "ftrace redirects it; code of this machine was not looked at";
+        return Err((Verdict::Unknown, why.to_owned()));
     }
     let address = evidence.find(&function.object, &function.name, function.sympos)?;
     let code = evidence.bytes(address, x86_64::ENTRY)?;
@@ -215,71 +215,6 @@ fn entered(function: &NotedFunction, evidence: &Evidence) -> Result<(), (Verdict
         return Ok(());
     }
     Err((Verdict::Wrong, format!("its code begins with {code:02x?}, which is no call")))
-}
-
-/// Every field that the livepatch core filled in must hold the address that the symbol table gives.
-fn references(cx: &Context<'_>, module: &PatchModule, evidence: &Evidence, out: &mut Verified) {
-    let (mut right, mut rewritten) = (0, 0);
-    for relocation in &module.relocations {
-        // Init sections are gone; objects that are not loaded have nothing resolved.
-        if relocation.section.starts_with(".init") || !evidence.has(&relocation.gate) {
-            continue;
-        }
-        if relocation.symbol.starts_with(STATIC_CALL) {
-            rewritten += 1;
-            continue;
-        }
-        match resolved(cx, module, relocation, evidence) {
-            Ok(()) => right += 1,
-            Err((verdict, why)) => {
-                let what =
-                    format!("{}+{:#x} to {}", relocation.section, relocation.offset, relocation.symbol);
-                out.add(what, verdict, why);
-            }
-        }
-    }
-    let mut text = format!("{right} lead where the symbol table says");
-    if rewritten > 0 {
-        let _ = write!(text, ", {rewritten} to static calls, which the kernel rewrites, not looked at");
-    }
-    out.add("references", Verdict::Right, text);
-}
-
-fn resolved(
-    cx: &Context<'_>,
-    module: &PatchModule,
-    relocation: &KlpRelocation,
-    evidence: &Evidence,
-) -> Result<(), (Verdict, String)> {
-    let unknown = |why: &str| (Verdict::Unknown, why.to_owned());
-    let field = MACHINE
-        .and_then(|machine| machine.arch().field(relocation.kind))
-        .filter(|field| field.whole && matches!(field.width, 4 | 8))
-        .ok_or_else(|| unknown("a relocation whose field cannot be read back"))?;
-    let place = format!("/sys/module/{}/sections/{}", module.name, relocation.section);
-    let text = cx.root.maybe(place).unwrap_or_default();
-    let start = u64::from_str_radix(text.trim_start_matches("0x"), 16)
-        .ok()
-        .filter(|start| *start != 0)
-        .ok_or_else(|| unknown("the kernel does not show where the section is"))?;
-    let at = start.wrapping_add(relocation.offset);
-    let target = evidence.find(&relocation.object, &relocation.symbol, relocation.sympos)?;
-    let bytes = evidence.bytes(at, usize::from(field.width))?;
-    let mut expected = target.wrapping_add_signed(relocation.addend);
-    if field.pc_relative {
-        expected = expected.wrapping_sub(at);
-    }
-    let (found, expected) = match (field.width, read::NATIVE) {
-        (4, endian) => (endian.u32(&bytes, 0).map(u64::from), expected & 0xffff_ffff),
-        (_, endian) => (Endian::u64(endian, &bytes, 0), expected),
-    };
-    match found {
-        Some(found) if found == expected => Ok(()),
-        found => Err((
-            Verdict::Wrong,
-            format!("holds {:#x}, but {expected:#x} leads there", found.unwrap_or_default()),
-        )),
-    }
 }
 
 fn text(verified: &[Verified]) -> String {

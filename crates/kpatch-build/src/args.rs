@@ -157,6 +157,12 @@ pub struct Args {
     #[arg(long, help_heading = "Build")]
     pub only_touched_units: bool,
 
+    /// Where the patches are refused, say which of their hunks could be built alone
+    ///
+    /// Files, halves of files and in the end single hunks are built one after the other. No module is kept.
+    #[arg(long, help_heading = "Build")]
+    pub split: bool,
+
     /// Accept that the patches change the layout of this structure (repeatable)
     #[arg(long, value_name = "STRUCT", help_heading = "Build")]
     pub allow_layout_change: Vec<String>,

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::split::Part;
+
 /// Receives events, from any thread.
 pub type Events<'a> = &'a (dyn Fn(Event) + Sync);
 
@@ -260,6 +262,8 @@ pub enum Event {
         /// Why it would have no effect.
         why: &'static str,
     },
+    /// Refused patches were tried in part.
+    Part(Part),
     /// A unit compiles to the same code with and without the patches.
     Unchanged {
         /// The unit.

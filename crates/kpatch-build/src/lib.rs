@@ -18,4 +18,5 @@ pub mod prove;
 pub mod report;
 pub mod settings;
 pub mod slice;
+pub mod split;
 pub mod workspace;

@@ -48,6 +48,8 @@ pub struct Options {
     pub skip: Skip,
     /// Whether units that only read a touched header are left as they are.
     pub only_touched: bool,
+    /// Whether a refusal is followed by a search for the hunks that could be built.
+    pub split: bool,
     /// Structures whose layout may change, by name.
     pub allowed_layouts: Vec<String>,
     /// Commands to run at once.
@@ -314,6 +316,7 @@ impl Options {
             skip_compiler_check: args.skip_compiler_check,
             allowed_layouts: args.allow_layout_change.clone(),
             only_touched: args.only_touched_units,
+            split: args.split,
             skip: Skip { init: args.skip_init_changes, data: args.skip_data_changes.clone() },
             jobs: args.jobs.or(file.jobs).unwrap_or_else(processors),
             debug: args.debug,

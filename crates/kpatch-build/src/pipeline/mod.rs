@@ -33,6 +33,7 @@ use crate::events::{Event, Events, Phase, Step, phase};
 use crate::options::Options;
 use crate::originals::{self, Originals};
 use crate::patch::{self, PatchFile};
+use crate::split;
 use crate::workspace::Workspace;
 use compile::{Objects, Variant};
 use overlay::Overlay;
@@ -42,18 +43,37 @@ use shipped::{ShippedBytes, Tables};
 
 /// Makes a livepatch module of patches. The path of the module, or everything that stands in the way.
 pub fn run(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
-    make(options, events).map_err(|mut errors| {
-        error::arrange(&mut errors);
-        errors
-    })
+    let patches = phase(Phase::Parse, events, || patch::read(&options.patches)).map_err(arranged)?;
+    let errors = match make(options, &patches, events).map_err(arranged) {
+        Ok(module) => return Ok(module),
+        Err(errors) => errors,
+    };
+    let is_of_patch = |error: &Error| error.phase != Phase::Resolve && error.code != error::Code::INTERRUPTED;
+    if options.split && errors.iter().all(is_of_patch) {
+        in_parts(options, &patches, events)?;
+    }
+    Err(errors)
 }
 
-fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
-    let patches = phase(Phase::Parse, events, || patch::read(&options.patches))?;
+/// Says which parts of refused patches could be built.
+fn in_parts(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<(), Vec<Error>> {
+    let space = Workspace::create(&options.cache, false).map_err(|error| no_place(&error))?;
+    let output = space.directory("parts").map_err(|error| no_place(&error))?;
+    let options = Options { output, package: None, signing: None, keep: false, ..options.clone() };
+    let build = |patches: &[PatchFile]| make(&options, patches, &|_| ()).map(|_| ()).map_err(arranged);
+    split::run(patches, &build, &|part| events(Event::Part(part))).map_err(one)
+}
+
+fn arranged(mut errors: Vec<Error>) -> Vec<Error> {
+    error::arrange(&mut errors);
+    errors
+}
+
+fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
     let resolved = phase(Phase::Resolve, events, || resolve::run(options, events)).map_err(one)?;
     events(Event::Step(Step::TestingPatches));
     let patched =
-        phase(Phase::Parse, events, || patch::apply(&patches, &resolved.source, options.fuzz, events))?;
+        phase(Phase::Parse, events, || patch::apply(patches, &resolved.source, options.fuzz, events))?;
     let work = Work::create(options)?;
     if work.space.is_kept() {
         events(Event::note(format!("work files stay in {}", work.space.path().display())));
@@ -106,7 +126,7 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         launcher: &launcher,
         cache: &work.cache,
         originals: &originals,
-        debug: compile::DebugInformation::for_patch(&patched, &patches),
+        debug: compile::DebugInformation::for_patch(&patched, patches),
         jobs: options.jobs.get(),
     };
     let compiler = Compiler { context: &context, options, events };
@@ -153,7 +173,7 @@ fn make(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
         options,
         events,
         resolved: &resolved,
-        patches: &patches,
+        patches,
         skipped: &skipped,
         units: &units,
         objects: &objects,

@@ -9,6 +9,7 @@ use super::time::Times;
 use super::{Outcome, Reporter};
 use crate::error::Error;
 use crate::events::{Change, Event, Phase, Step};
+use crate::split::Part;
 
 /// Where the document goes.
 #[derive(Clone, Debug)]
@@ -45,6 +46,9 @@ struct Report {
     objects: Vec<String>,
     warnings: Vec<String>,
     phases: Vec<PhaseTime>,
+    /// What became of parts of a refused patch (`--split`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    split: Vec<Part>,
     errors: Vec<Error>,
 }
 
@@ -180,6 +184,7 @@ impl Reporter for Json {
                     why,
                 });
             }
+            Event::Part(part) => self.report.split.push(part.clone()),
             Event::Step(Step::PatchedObjects { objects }) => self.report.objects.clone_from(objects),
             Event::Warning { message }
             | Event::Kernel(kernel_artifacts::event::Event::Warning { message }) => {

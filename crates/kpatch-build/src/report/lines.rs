@@ -74,6 +74,7 @@ pub(super) fn of(event: &Event) -> Option<(Weight, String)> {
             let place = place.clone().unwrap_or_else(|| unit.display().to_string());
             Some((Weight::Warning, format!("{place}: {name} in {section} is left out: {why}")))
         }
+        Event::Part(part) => Some((Weight::Step, part.to_string())),
         Event::Unchanged { unit } => note(format!("{}: no functional change", unit.display())),
         Event::CacheHit { unit } => {
             Some((Weight::Debug, format!("{}: original taken from the cache", unit.display())))

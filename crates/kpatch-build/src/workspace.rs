@@ -129,8 +129,10 @@ fn sweep(parent: &Path) -> Result<(), WorkspaceError> {
         if !ours || !path.is_dir() || path.join(KEPT).exists() {
             continue;
         }
-        if let Some(_lock) = Lock::try_exclusive(&path.join(LOCK))? {
-            fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+        // A run that just removes its directory may have removed the lock already, and the directory is gone or is not
+        // empty when its turn comes. What cannot be removed now, the next run removes.
+        if let Ok(Some(_lock)) = Lock::try_exclusive(&path.join(LOCK)) {
+            let _ = fs::remove_dir_all(&path);
         }
     }
     Ok(())
@@ -233,6 +235,16 @@ mod tests {
             .into();
         expected.sort();
         assert_eq!(entries(dir.path()), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        // No lock can be taken of it, as of one that vanishes at this moment.
+        fs::create_dir_all(dir.path().join("tmp/run-odd/lock")).unwrap();
+        let next = Workspace::create(dir.path(), false).unwrap();
+        drop(next);
+        assert_eq!(entries(dir.path()), ["run-odd"]);
     }
 
     #[test]

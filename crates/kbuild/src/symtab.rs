@@ -310,25 +310,26 @@ impl<'d> SymbolTable<'d> {
     }
 }
 
-/// Names that `scripts/kallsyms.c` (6.1 to 7.2; the list moved to `scripts/mksysmap` in 6.3) leaves out.
-fn hidden_from_kallsyms(name: &BStr) -> bool {
-    const PREFIXES: [&[u8]; 13] = [
+/// Names that kallsyms leaves out: `scripts/kallsyms.c` to 6.2, `scripts/mksysmap` since. Kernels before 5.18 list local labels
+/// and the strings of exports. C code has no name for these, so no reference can mean one, and hiding them shifts no
+/// other name's positions.
+pub fn hidden_from_kallsyms(name: &BStr) -> bool {
+    const PREFIXES: [&[u8]; 11] = [
         b"$",
         b".L",
-        b"L0",
         b"__crc_",
         b"__kstrtab_",
         b"__kstrtabns_",
         b"__efistub_",
         b"__kvm_nvhe_$",
         b"__kvm_nvhe_.L",
-        b"__AArch64ADRPThunk_",
-        b"__ARMV5PILongThunk_",
         b"__kcfi_typeid_",
         b"__pi_$",
+        b"__pi_.L",
     ];
     const SUFFIXES: [&[u8]; 3] = [b"_from_arm", b"_from_thumb", b"_veneer"];
-    const NAMES: [&[u8]; 2] = [b"_SDA_BASE_", b"_SDA2_BASE_"];
+    const NAMES: [&[u8]; 3] = [b"L0", b"_SDA_BASE_", b"_SDA2_BASE_"];
+    const PARTS: [&[u8]; 2] = [b".long_branch.", b".plt_branch."];
     // Of kallsyms its tables only, not its functions.
     const TABLES: [&[u8]; 9] = [
         b"addresses",
@@ -341,9 +342,17 @@ fn hidden_from_kallsyms(name: &BStr) -> bool {
         b"token_index",
         b"seqs_of_names",
     ];
+    // Veneers of lld: `__AArch64ADRPThunk_`, `__ThumbV7PILongThunk_` and the like.
+    let thunk = || {
+        let rest = name.strip_prefix(b"__")?;
+        let word = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        Some(rest[..word].ends_with(b"Thunk") && rest.get(word) == Some(&b'_'))
+    };
     PREFIXES.iter().any(|p| name.starts_with(p))
         || SUFFIXES.iter().any(|s| name.ends_with(s))
         || NAMES.iter().any(|n| name.as_bytes() == *n)
+        || PARTS.iter().any(|p| name.contains_str(p))
+        || thunk() == Some(true)
         || name.strip_prefix(b"kallsyms_").is_some_and(|rest| TABLES.contains(&rest))
 }
 

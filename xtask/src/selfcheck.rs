@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::guest::{self, Case, PatchModule};
+use crate::kernels;
 use crate::qemu;
+use kernel_artifacts::Kernel;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -161,12 +163,12 @@ const SABOTAGES: [Sabotage; 18] = [
 
 /// Runs everything; the names of the checks with what they failed to notice.
 pub(crate) fn run(
-    kernel: &guest::Kernel,
-    headers: &Path,
+    kernel: &Kernel,
+    bootable: &guest::Kernel,
     directory: &Path,
 ) -> Result<Vec<(String, Vec<String>)>> {
     let modules = directory.join("sabotage");
-    compile(headers, &modules)?;
+    compile(kernel, &modules)?;
     let mut cases = Vec::new();
     for sabotage in &SABOTAGES {
         let path = modules.join(format!("{}.ko", sabotage.name));
@@ -185,7 +187,7 @@ pub(crate) fn run(
     options.test_limit = Duration::from_secs(10);
     options.transition_limit = Duration::from_secs(10);
     options.slack = Duration::from_secs(20);
-    let run = guest::run(kernel, &cases, &options)?;
+    let run = guest::run(bootable, &cases, &options)?;
     let judged = SABOTAGES.iter().zip(&run.outcomes).map(|(sabotage, outcome)| {
         let told: Vec<String> = outcome.failures.iter().map(ToString::to_string).collect();
         let noticed = match sabotage.step {
@@ -201,7 +203,8 @@ pub(crate) fn run(
     Ok(judged.collect())
 }
 
-fn compile(headers: &Path, directory: &Path) -> Result<()> {
+/// Makes the modules as the kernel makes its own: by its compiler, in its build root if it has one.
+fn compile(kernel: &Kernel, directory: &Path) -> Result<()> {
     if directory.exists() {
         fs_err::remove_dir_all(directory)?;
     }
@@ -215,24 +218,17 @@ fn compile(headers: &Path, directory: &Path) -> Result<()> {
     }
     fs_err::write(directory.join("Makefile"), makefile)?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let output = duct::cmd!(
-        "make",
-        "-s",
-        format!("-j{processors}"),
-        "-C",
-        headers,
-        format!("M={}", directory.display())
-    )
-    .stderr_to_stdout()
-    .stdout_capture()
-    .unchecked()
-    .run()
-    .map_err(|error| Error::Command { command: "make".to_owned(), reason: error.to_string() })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Error::Command {
-        command: "make".to_owned(),
-        reason: String::from_utf8_lossy(&output.stdout).into_owned(),
-    })
+    let mut root = kernel.build_root.clone();
+    root.bind(directory);
+    let make = root
+        .command("make")
+        .directory(directory)
+        .args(["-s".to_owned(), format!("-j{processors}")])
+        .arg("-C")
+        .arg(kernels::headers(kernel)?)
+        .arg(format!("M={}", directory.display()))
+        .arg(format!("CC={}", kernel.compiler.program));
+    make.run()
+        .map(drop)
+        .map_err(|error| Error::Command { command: "make".to_owned(), reason: error.to_string() })
 }

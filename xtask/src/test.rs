@@ -142,11 +142,16 @@ fn checks(full: bool) -> Vec<&'static str> {
     failed
 }
 
+/// Name of the row for [`interrupted`].
+const INTERRUPTED: &str = "(stopped half-way)";
+/// Name of the row for [`reproducible`].
+const AGAIN: &str = "(the same again)";
+
 /// The kernel of a series, built for and booted once.
 fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row>)> {
     let only = &arguments.only;
-    let cases: Vec<&Case> =
-        series.cases.iter().filter(|case| only.is_empty() || only.contains(&case.name)).collect();
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
+    let cases: Vec<&Case> = series.cases.iter().filter(|case| wanted(&case.name)).collect();
     let kernel = kernels::newest(series)?;
     let release = kernel.release.clone();
     println!("\nseries {}: kernel {release}", series.name);
@@ -159,8 +164,10 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
 
     let builds = build_all(&builder, &cases, &directory)?;
     let mut rows: Vec<Row> = cases.iter().map(|case| judge_build(case, builds.of(case))).collect();
-    if only.is_empty() {
+    if wanted(INTERRUPTED) {
         rows.push(interrupted(&builder, &cases, &builds, &directory)?);
+    }
+    if wanted(AGAIN) {
         rows.push(reproducible(series, &kernel, &builder, &cases, &builds, &directory)?);
     }
 
@@ -174,7 +181,7 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
     }
     let bootable = kernels::bootable(&kernel)?;
     let mut symbols = None;
-    if only.is_empty() {
+    if wanted(kallsyms::CASE) {
         let expected = kallsyms::expected(&kernels::vmlinux(&kernel)?)?;
         guests.push(kallsyms::case(&expected));
         rows.push(Row::of_host(kallsyms::CASE, Vec::new(), "same order"));
@@ -194,8 +201,7 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
     }
     // The checks of the guest are the same for every kernel; a series that inherits adds nothing.
     if only.is_empty() && series.inherits.is_none() {
-        let headers = kernels::headers(&kernel)?;
-        for (name, failures) in selfcheck::run(&bootable, &headers, &directory)? {
+        for (name, failures) in selfcheck::run(&kernel, &bootable, &directory)? {
             rows.push(Row::of_host(&name, failures, "noticed"));
         }
     }
@@ -327,7 +333,7 @@ fn deviations(case: &Case, built: &Built) -> Vec<String> {
 
 /// A run that is stopped at any moment must leave no module. (That later runs work shows in [`reproducible`].)
 fn interrupted(builder: &Builder, cases: &[&Case], builds: &Builds, directory: &Path) -> Result<Row> {
-    let mut row = Row::of_host("(stopped half-way)", Vec::new(), "nothing left");
+    let mut row = Row::of_host(INTERRUPTED, Vec::new(), "nothing left");
     let Some(case) = cases.iter().find(|case| !case.must_be_refused() && builds.of(case).succeeded()) else {
         row.failures.push("no case gave a module".to_owned());
         return Ok(row);
@@ -355,7 +361,7 @@ fn reproducible(
     builds: &Builds,
     directory: &Path,
 ) -> Result<Row> {
-    let mut row = Row::of_host("(the same again)", Vec::new(), "identical");
+    let mut row = Row::of_host(AGAIN, Vec::new(), "identical");
     let built = cases.iter().filter(|case| !case.must_be_refused() && builds.of(case).succeeded());
     let size = |case: &&&Case| std::fs::metadata(&builds.of(case).modules[0]).map_or(0, |file| file.len());
     // The largest holds most that could differ.

@@ -5,7 +5,7 @@
 mod common;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kbuild::symtab::SymbolTable;
 use kbuild::symvers::Symvers;
@@ -13,6 +13,12 @@ use klp_module::check::{EntrySites, Ibt};
 use kpatch_elf::{Contents, Object, Place, Relocation, Section, Symbol, section_flags, section_type};
 
 use common::{Good, Kernel, good, section, symbol};
+
+/// A vmlinux with these landing pads, some of them sealed.
+fn ibt<const L: usize, const S: usize>(landing: [u64; L], sealed: [u64; S]) -> BTreeMap<String, Ibt> {
+    let places = |address| (0, address);
+    BTreeMap::from([("vmlinux".to_owned(), Ibt::new(landing.map(places), sealed.map(places)))])
+}
 
 /// Changes the module.
 fn module(good: &mut Good, change: impl FnOnce(&mut Object<'_>)) {
@@ -272,11 +278,15 @@ const DAMAGES: &[Damage] = &[
     ("endbr", |g| {
         // Its address is in the array of pointers; vmlinux has no landing pad.
         module(g, |o| rename(o, ".klp.sym.xfs.xfs_private,0", ".klp.sym.vmlinux.printk,0"));
-        g.kernel.ibt = Some(Ibt::new([], []));
+        g.kernel.ibt = ibt([], []);
     }),
     ("endbr", |g| {
         module(g, |o| rename(o, ".klp.sym.xfs.xfs_private,0", ".klp.sym.vmlinux.printk,0"));
-        g.kernel.ibt = Some(Ibt::new([0x600], [0x600]));
+        g.kernel.ibt = ibt([0x600], [0x600]);
+    }),
+    // A function of a module, whose address is in the array of pointers.
+    ("endbr", |g| {
+        g.kernel.ibt.insert("xfs".to_owned(), Ibt::default());
     }),
 ];
 
@@ -310,7 +320,7 @@ fn a_good_module_passes() {
     assert_eq!(unversioned.check(&good.module, &good.manifest), []);
     // Direct calls need no landing pad, and pointers to a sound one are fine.
     let mut tracked = good.kernel.clone();
-    tracked.ibt = Some(Ibt::new([], []));
+    tracked.ibt = ibt([], []);
     assert_eq!(tracked.check(&good.module, &good.manifest), []);
 }
 
@@ -322,7 +332,7 @@ const SIGNED: u32 = 11;
 fn direct_calls_of_alternatives_need_no_landing_pad() {
     let with = |bytes: &'static [u8], field: u64, kind: u32| {
         let mut good = good();
-        good.kernel.ibt = Some(Ibt::new([], []));
+        good.kernel.ibt = ibt([], []);
         module(&mut good, |o| {
             let flags = section_flags::ALLOC | section_flags::EXECINSTR;
             let mut code =
@@ -336,6 +346,24 @@ fn direct_calls_of_alternatives_need_no_landing_pad() {
     // `call printk`, and `mov rax, offset printk`.
     assert!(!with(&[0xe8, 0, 0, 0, 0], 1, PLT32).contains(&"endbr"));
     assert!(with(&[0x48, 0xc7, 0xc0, 0, 0, 0, 0], 3, SIGNED).contains(&"endbr"));
+}
+
+/// objtool lists sealed functions of a module as relocations; a function that nobody pointed to when it was compiled
+/// has no landing pad at all.
+#[test]
+fn landing_pads_of_a_module() {
+    let object = common::text(
+        r#"__asm__(".text\n.type pad,@function\npad: endbr64\nret\n.type none,@function\nnone: ret\n"
+                   ".type sealed,@function\nsealed: endbr64\nret\n"
+                   ".pushsection .ibt_endbr_seal,\"a\"\n.long sealed - .\n.popsection");"#,
+    );
+    let table = SymbolTable::from_elf(&object).unwrap();
+    let place = |name: &str| {
+        let symbol = table.symbol(table.named(name.into()).next().unwrap());
+        (symbol.section.unwrap(), symbol.value)
+    };
+    let expected = Ibt::new([place("pad"), place("sealed")], [place("sealed")]);
+    assert_eq!(Ibt::from_elf(&object, &table), Ok(expected));
 }
 
 #[test]
@@ -378,7 +406,7 @@ fn findings_say_what_to_do() {
 #[test]
 fn damaged_bytes_never_panic() {
     let good = good();
-    let kernel = Kernel { ibt: Some(Ibt::new([], [])), ..good.kernel.clone() };
+    let kernel = Kernel { ibt: ibt([], []), ..good.kernel.clone() };
     for at in 0..good.module.len() {
         let mut bytes = good.module.clone();
         bytes[at] ^= 0xff;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use goblin::elf::Elf;
 use goblin::elf::sym::STT_FUNC;
-use kbuild::symtab::{ShippedKind, SymbolTable};
+use kbuild::symtab::{ShippedKind, ShippedSymbol, SymbolTable};
 use kpatch_elf::arch::{Flow, Machine};
 use kpatch_elf::klp::{self, SHN_LIVEPATCH, VMLINUX};
 use thiserror::Error;
@@ -18,7 +18,10 @@ use crate::special::SPECIAL_SECTIONS;
 
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
-/// Why the landing pads of a vmlinux are not known.
+/// Where objtool lists the functions whose `ENDBR` the kernel overwrites at boot, or when it loads the module.
+const SEALED: &str = ".ibt_endbr_seal";
+
+/// Why the landing pads of a shipped object are not known.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum IbtError {
     /// No 64-bit ELF file, or a damaged one.
@@ -26,16 +29,22 @@ pub enum IbtError {
     Malformed(String),
 }
 
-/// Where indirect branches may land in the kernel proper.
-#[derive(Clone, Debug, Default)]
+/// A place in a shipped object: section (0 in vmlinux) and address.
+type Place = (u32, u64);
+
+/// Where indirect branches may land in a shipped object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ibt {
-    landing: BTreeSet<u64>,
-    sealed: BTreeSet<u64>,
+    landing: BTreeSet<Place>,
+    sealed: BTreeSet<Place>,
 }
 
 impl Ibt {
-    /// Reads a vmlinux built with `CONFIG_X86_KERNEL_IBT`, whose symbol table is `table`.
-    pub fn from_vmlinux(bytes: &[u8], table: &SymbolTable<'_>) -> Result<Ibt, IbtError> {
+    /// Reads a vmlinux or a module built with `CONFIG_X86_KERNEL_IBT`, whose symbol table is `table`.
+    pub fn from_elf(bytes: &[u8], table: &SymbolTable<'_>) -> Result<Ibt, IbtError> {
+        if table.is_module() {
+            return Ibt::of_module(bytes, table);
+        }
         let bad = |what: &str| IbtError::Malformed(what.to_owned());
         let header = Elf::parse_header(bytes).map_err(|error| IbtError::Malformed(error.to_string()))?;
         let sections = section_headers(bytes, &header).ok_or_else(|| bad("no section headers"))?;
@@ -45,37 +54,58 @@ impl Ibt {
             bytes.get(from..)?.split(|&b| b == 0).next()
         };
         let mut sealed = BTreeSet::new();
-        for section in sections.iter().filter(|s| name_at(s.sh_name) == Some(b".ibt_endbr_seal")) {
+        for section in sections.iter().filter(|s| name_at(s.sh_name) == Some(SEALED.as_bytes())) {
             let end = section.sh_addr.saturating_add(section.sh_size);
             let words = address_range(bytes, &sections, section.sh_addr, end)
                 .ok_or_else(|| bad("the list of sealed functions is cut off"))?;
             for (index, word) in words.chunks_exact(4).enumerate() {
                 let Some(word) = word.first_chunk::<4>() else { continue };
                 let place = section.sh_addr.wrapping_add(4 * index as u64);
-                sealed.insert(place.wrapping_add_signed(i64::from(i32::from_le_bytes(*word))));
+                sealed.insert((0, place.wrapping_add_signed(i64::from(i32::from_le_bytes(*word)))));
             }
         }
-        let landing = table
-            .symbols()
-            .iter()
-            .filter(|s| s.kind == ShippedKind::Function && s.defined)
-            .filter(|s| {
-                let code = address_range(bytes, &sections, s.value, s.value.saturating_add(4));
-                code == Some(&ENDBR64)
-            })
-            .map(|s| s.value)
-            .collect();
+        let landing = landing(table, |symbol| {
+            address_range(bytes, &sections, symbol.value, symbol.value.saturating_add(4))
+        });
         Ok(Ibt { landing, sealed })
     }
 
-    /// Landing pads and sealed ones among them, by address.
-    pub fn new(landing: impl IntoIterator<Item = u64>, sealed: impl IntoIterator<Item = u64>) -> Ibt {
+    /// In a module, the list is relocations.
+    fn of_module(bytes: &[u8], table: &SymbolTable<'_>) -> Result<Ibt, IbtError> {
+        let view = ModuleView::parse(bytes).map_err(|finding| IbtError::Malformed(finding.to_string()))?;
+        let lists = view.relas.iter().filter(|rela| view.section_name(rela.target) == SEALED);
+        let sealed = lists.flat_map(|rela| &rela.entries).filter_map(|entry| view.target(entry));
+        let sealed = sealed.map(|(section, offset)| (section as u32, offset)).collect();
+        let landing = landing(table, |symbol| {
+            let from = usize::try_from(symbol.value).ok()?;
+            view.bytes(symbol.section? as usize).get(from..from.checked_add(ENDBR64.len())?)
+        });
+        Ok(Ibt { landing, sealed })
+    }
+
+    /// Landing pads and sealed ones among them.
+    pub fn new(landing: impl IntoIterator<Item = Place>, sealed: impl IntoIterator<Item = Place>) -> Ibt {
         Ibt { landing: landing.into_iter().collect(), sealed: sealed.into_iter().collect() }
     }
 }
 
-pub(super) fn check(view: &ModuleView<'_>, target: &Target<'_>, ibt: &Ibt, findings: &mut Vec<Finding>) {
-    let Some(table) = target.tables.get(VMLINUX) else { return };
+/// The functions whose first instruction is an `ENDBR`.
+fn landing<'b>(
+    table: &SymbolTable<'_>,
+    code: impl Fn(&ShippedSymbol<'_>) -> Option<&'b [u8]>,
+) -> BTreeSet<Place> {
+    let functions = table.symbols().iter().filter(|s| s.kind == ShippedKind::Function && s.defined);
+    functions
+        .filter(|symbol| code(symbol).is_some_and(|code| code == ENDBR64))
+        .map(|symbol| place(table, symbol))
+        .collect()
+}
+
+fn place(table: &SymbolTable<'_>, symbol: &ShippedSymbol<'_>) -> Place {
+    (if table.is_module() { symbol.section.unwrap_or(0) } else { 0 }, symbol.value)
+}
+
+pub(super) fn check(view: &ModuleView<'_>, target: &Target<'_>, findings: &mut Vec<Finding>) {
     let mut seen = BTreeSet::new();
     for rela in &view.relas {
         // Tables about code hold addresses of functions, but nobody calls through them.
@@ -92,24 +122,28 @@ pub(super) fn check(view: &ModuleView<'_>, target: &Target<'_>, ibt: &Ibt, findi
             }
             let Some(symbol) = view.symbol(entry.symbol) else { continue };
             let name = view.symbol_name(symbol);
-            let id = if symbol.st_shndx == usize::from(SHN_LIVEPATCH) {
-                match klp::parse_symbol_name(name.into()) {
-                    Some((object, name, sympos)) if object == VMLINUX => table.at_sympos(name, sympos),
-                    _ => None,
-                }
+            // An export is never sealed: EXPORT_SYMBOL() counts as a pointer (.discard.ibt_endbr_noseal). Those of vmlinux are
+            // looked at, as assembly code may have no ENDBR.
+            let (object, table, id) = if symbol.st_shndx == usize::from(SHN_LIVEPATCH) {
+                let Some((object, name, sympos)) = klp::parse_symbol_name(name.into()) else { continue };
+                let Some(table) = target.tables.get(&object.to_string()) else { continue };
+                (object.to_string(), table, table.at_sympos(name, sympos))
             } else if symbol.st_shndx == UNDEFINED {
-                table.global(name.into())
+                let Some(table) = target.tables.get(VMLINUX) else { continue };
+                (VMLINUX.to_owned(), table, table.global(name.into()))
             } else {
-                None
+                continue;
             };
-            let Some(shipped) = id.map(|id| table.symbol(id)) else { continue };
-            if shipped.kind != ShippedKind::Function || !seen.insert(shipped.value) {
+            let (Some(ibt), Some(id)) = (target.ibt.get(&object), id) else { continue };
+            let shipped = table.symbol(id);
+            let place = place(table, shipped);
+            if shipped.kind != ShippedKind::Function || !seen.insert((object, place)) {
                 continue;
             }
-            let what = if !ibt.landing.contains(&shipped.value) {
+            let what = if !ibt.landing.contains(&place) {
                 "missing"
-            } else if ibt.sealed.contains(&shipped.value) {
-                "sealed at boot"
+            } else if ibt.sealed.contains(&place) {
+                "overwritten"
             } else {
                 continue;
             };

@@ -40,8 +40,8 @@ pub struct Target<'a> {
     pub tables: &'a BTreeMap<String, SymbolTable<'a>>,
     /// Entry calls by object; those of all patched objects are needed.
     pub entries: &'a BTreeMap<String, EntrySites>,
-    /// Where indirect branches may land, if the kernel enforces it (`CONFIG_X86_KERNEL_IBT`).
-    pub ibt: Option<&'a Ibt>,
+    /// Where indirect branches may land, by object; empty if the kernel does not enforce it (`CONFIG_X86_KERNEL_IBT`).
+    pub ibt: &'a BTreeMap<String, Ibt>,
 }
 
 /// Checks a finished module named `name` (as `lsmod` prints it). No finding means that it may be used.
@@ -58,8 +58,6 @@ pub fn check(module: &[u8], name: &str, manifest: &ModuleManifest, target: &Targ
     symbols::versions(&view, target, &mut findings);
     tables::check(&view, manifest, &mut findings);
     entry::check(&view, manifest, target, &mut findings);
-    if let Some(ibt) = target.ibt {
-        ibt::check(&view, target, ibt, &mut findings);
-    }
+    ibt::check(&view, target, &mut findings);
     findings
 }

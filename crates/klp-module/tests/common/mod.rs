@@ -207,7 +207,7 @@ pub(crate) struct Kernel {
     pub(crate) modversions: bool,
     pub(crate) tables: BTreeMap<String, SymbolTable<'static>>,
     pub(crate) entries: BTreeMap<String, EntrySites>,
-    pub(crate) ibt: Option<Ibt>,
+    pub(crate) ibt: BTreeMap<String, Ibt>,
 }
 
 pub(crate) fn vmlinux_symbols() -> Vec<ShippedSymbol<'static>> {
@@ -250,7 +250,7 @@ impl Kernel {
                 ("vmlinux".to_owned(), EntrySites::new([(0, 0x404)])),
                 ("xfs".to_owned(), EntrySites::new([(1, 0x40)])),
             ]),
-            ibt: None,
+            ibt: BTreeMap::new(),
         }
     }
 
@@ -262,7 +262,7 @@ impl Kernel {
             modversions: self.modversions,
             tables: &self.tables,
             entries: &self.entries,
-            ibt: self.ibt.as_ref(),
+            ibt: &self.ibt,
         };
         check(module, NAME, manifest, &target)
     }

@@ -70,13 +70,15 @@ pub fn run(
         let sites = EntrySites::from_elf(bytes, table).map_err(|e| vec![unreadable(&object.name, &e)])?;
         entries.insert(object.name.clone(), sites);
     }
-    let ibt = if config.is_yes("X86_KERNEL_IBT") {
-        let table = tables.get(kpatch_elf::klp::VMLINUX);
-        table.map(|table| Ibt::from_vmlinux(context.bytes.vmlinux(), table)).transpose()
-    } else {
-        Ok(None)
-    };
-    let ibt = ibt.map_err(|e| vec![unreadable(kpatch_elf::klp::VMLINUX, &e)])?;
+    let mut ibt = BTreeMap::new();
+    if config.is_yes("X86_KERNEL_IBT") {
+        for (object, table) in &tables {
+            let bytes = context.tables.bytes(object).or_else(|| others.get(object).map(Vec::as_slice));
+            let Some(bytes) = bytes else { continue };
+            let pads = Ibt::from_elf(bytes, table).map_err(|e| vec![unreadable(object, &e)])?;
+            ibt.insert(object.clone(), pads);
+        }
+    }
     // A shipped module is the surest witness; without one the configuration has to tell.
     let mut witness = manifest.objects.iter().filter(|o| o.name != kpatch_elf::klp::VMLINUX);
     let magic = witness
@@ -94,7 +96,7 @@ pub fn run(
         modversions: config.modversions(),
         tables: &tables,
         entries: &entries,
-        ibt: ibt.as_ref(),
+        ibt: &ibt,
     };
     // A module's name has underscores, its file may have hyphens.
     let findings = check(module, &name.replace('-', "_"), manifest, &target);

@@ -7,6 +7,8 @@ use thiserror::Error;
 
 use kpatch_elf::{ReadError, WriteError};
 
+use crate::inlined::Inlined;
+
 /// A reason to refuse.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -184,7 +186,7 @@ pub enum DiffError {
         candidates: usize,
     },
     /// A static key in a module.
-    #[error("{function} uses static key {key} of module {object}")]
+    #[error("{function} uses static key {key} of module {object}{}", used_by(by.as_deref()))]
     JumpLabel {
         /// The function.
         function: String,
@@ -192,9 +194,11 @@ pub enum DiffError {
         key: String,
         /// The module.
         object: String,
+        /// The inline function that it was written in, if not this one.
+        by: Option<Box<Inlined>>,
     },
     /// A static call whose key is in a module.
-    #[error("{function} makes static call {key} of module {object}")]
+    #[error("{function} makes static call {key} of module {object}{}", used_by(by.as_deref()))]
     StaticCall {
         /// The function.
         function: String,
@@ -202,6 +206,8 @@ pub enum DiffError {
         key: String,
         /// The module.
         object: String,
+        /// The inline function that it was written in, if not this one.
+        by: Option<Box<Inlined>>,
     },
     /// A special section would need the livepatch core to relocate it after it has been used.
     #[error("{section} of {function} refers to {symbol}, which is known only when {object} is loaded")]
@@ -368,6 +374,11 @@ impl fmt::Display for SourceLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
     }
+}
+
+/// By which inline function something is used, as the end of a sentence.
+pub(crate) fn used_by(by: Option<&Inlined>) -> String {
+    by.map_or_else(String::new, |by| format!(", by {by}"))
 }
 
 /// An error and where it is.

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use bstr::{BStr, BString};
 use kpatch_elf::klp::VMLINUX;
 
-use crate::error::DiffError;
+use crate::error::{DiffError, used_by};
+use crate::inlined::{self, Inlined};
 use crate::lookup::{Lookup, Resolution};
 use crate::select::{Selection, entry_owner};
 use crate::tables::TableKind;
@@ -33,6 +34,7 @@ pub(crate) fn check(
         let Some((key, object)) = module_key(patched, lookup, selection, entry) else { continue };
         let owner = entry_owner(patched, entry);
         let function = owner.map(|f| patched.name(f)).unwrap_or_default();
+        let by = writer(patched, entry).map(Box::new);
         let tracepoint = match kind {
             TableKind::Jumps => key.starts_with(b"__tracepoint_"),
             _ => key.starts_with(b"__SCK__tp_func_"),
@@ -40,18 +42,36 @@ pub(crate) fn check(
         if tracepoint && !(report_tracepoints && kind == TableKind::Jumps) {
             dropped.insert(entry);
             warnings.push(format!(
-                "{function}: the static key of tracepoint {key} of module {object} does not switch the patched function"
+                "{function}: the static key of tracepoint {key} of module {object} does not switch the patched function{}",
+                used_by(by.as_deref())
             ));
         } else {
             let (key, object) = (key.to_string(), object);
             let error = match kind {
-                TableKind::Jumps => DiffError::JumpLabel { function, key, object },
-                _ => DiffError::StaticCall { function, key, object },
+                TableKind::Jumps => DiffError::JumpLabel { function, key, object, by },
+                _ => DiffError::StaticCall { function, key, object, by },
             };
             errors.push((owner, error));
         }
     }
     (dropped, errors)
+}
+
+/// The inline function that the site of an entry was written in.
+fn writer(patched: &Unit<'_>, entry: ElementId) -> Option<Inlined> {
+    let sites = patched.references(entry).iter();
+    let (function, distance) = sites.into_iter().find_map(|reference| match reference.target {
+        Target::Element(id, distance) if patched.element(id).kind == Kind::Function => Some((id, distance)),
+        _ => None,
+    })?;
+    let element = patched.element(function);
+    let place = element.origin.checked_add_signed(distance)?;
+    let mut writer = inlined::writer_of(&patched.object, element.section, place)?;
+    for line in writer.declared.iter_mut().chain(&mut writer.called) {
+        let tree = usize::try_from(patched.source_tree_of(line.file.as_bytes())).unwrap_or(0);
+        line.file = line.file.split_off(tree);
+    }
+    Some(writer)
 }
 
 /// The key of an entry and its module, if it is in one and not in the patch.

@@ -14,6 +14,7 @@ mod correlate;
 mod emit;
 mod entry;
 mod error;
+mod inlined;
 mod keys;
 mod lines;
 mod lookup;
@@ -39,6 +40,7 @@ use kpatch_elf::extract::{self, Manifest};
 use kpatch_elf::{Section, section_type};
 
 pub use error::{Diagnostic, DiffError, SourceLine};
+pub use inlined::Inlined;
 pub use pointers::{Pointer, pointers_to};
 pub use report::{
     ElementReport, FirstDifference, Reason, Report, SkipReason, Skipped, Status, UnresolvedUse,

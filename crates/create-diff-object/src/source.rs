@@ -18,7 +18,7 @@ const SECTION_SHIFT: u32 = 40;
 
 /// Applies the object's own relocations to a debug section while it is read.
 #[derive(Clone, Copy, Debug)]
-struct Relocations<'a> {
+pub(crate) struct Relocations<'a> {
     object: &'a Object<'a>,
     section: Option<SectionId>,
 }
@@ -35,7 +35,7 @@ impl Relocations<'_> {
 impl gimli::Relocate for Relocations<'_> {
     fn relocate_address(&self, offset: usize, value: u64) -> gimli::Result<u64> {
         Ok(match self.at(offset) {
-            Some((Some(section), place)) => (u64::from(section.0) + 1) << SECTION_SHIFT | place,
+            Some((Some(section), place)) => address(section, place),
             _ => value,
         })
     }
@@ -48,7 +48,41 @@ impl gimli::Relocate for Relocations<'_> {
     }
 }
 
-type DebugReader<'a> = RelocateReader<EndianSlice<'a, RunTimeEndian>, Relocations<'a>>;
+pub(crate) type DebugReader<'a> = RelocateReader<EndianSlice<'a, RunTimeEndian>, Relocations<'a>>;
+
+/// A debug section with its relocations done, empty where the object has none. What it says of code are [`address`]es.
+pub(crate) fn debug_section<'a>(object: &'a Object<'a>, name: &str) -> DebugReader<'a> {
+    let order = match object.endian {
+        Endian::Little => RunTimeEndian::Little,
+        Endian::Big => RunTimeEndian::Big,
+    };
+    let section = object.section_named(name);
+    let bytes = section.map(|id| object.section(id)).map(Section::bytes).unwrap_or_default();
+    RelocateReader::new(EndianSlice::new(bytes, order), Relocations { object, section })
+}
+
+/// How debug sections name a place in a section, as they are read here.
+pub(crate) fn address(section: SectionId, place: u64) -> u64 {
+    (u64::from(section.0) + 1) << SECTION_SHIFT | place
+}
+
+/// The path of a file of a line table, as the compiler saw it; below the build directory without that.
+pub(crate) fn path_of<'a>(
+    header: &gimli::LineProgramHeader<DebugReader<'a>>,
+    file: u64,
+    text: impl Fn(gimli::AttributeValue<DebugReader<'a>>) -> Option<String>,
+) -> String {
+    let entry = header.file(file);
+    let base = entry.and_then(|e| text(e.path_name())).unwrap_or_default();
+    let directory = entry.and_then(|e| e.directory(header)).and_then(text);
+    // Directory 0 is the build directory, relative to which names are best read.
+    match directory {
+        Some(directory) if !base.starts_with('/') && entry.is_some_and(|e| e.directory_index() != 0) => {
+            format!("{directory}/{base}")
+        }
+        _ => base,
+    }
+}
 
 impl SourceMap {
     /// Reads the line tables. Damaged ones are as good as none: they serve people, and decide only where
@@ -63,15 +97,7 @@ impl SourceMap {
     }
 
     fn read_lines<'a>(&mut self, object: &'a Object<'a>) -> gimli::Result<()> {
-        let order = match object.endian {
-            Endian::Little => RunTimeEndian::Little,
-            Endian::Big => RunTimeEndian::Big,
-        };
-        let load = |name: &str| -> DebugReader<'a> {
-            let section = object.section_named(name);
-            let bytes = section.map(|id| object.section(id)).map(Section::bytes).unwrap_or_default();
-            RelocateReader::new(EndianSlice::new(bytes, order), Relocations { object, section })
-        };
+        let load = |name| debug_section(object, name);
         let lines = load(".debug_line");
         let strings = [load(".debug_line_str"), load(".debug_str")];
         let text = |value: gimli::AttributeValue<DebugReader<'a>>| -> Option<String> {
@@ -122,20 +148,8 @@ impl SourceMap {
                 let file = if let Some(file) = names[index] {
                     file
                 } else {
-                    let entry = header.file(row.file_index());
-                    let base = entry.and_then(|e| text(e.path_name())).unwrap_or_default();
-                    let directory = entry.and_then(|e| e.directory(header)).and_then(&text);
-                    // Directory 0 is the build directory, relative to which names are best read.
-                    let full = match directory {
-                        Some(directory)
-                            if !base.starts_with('/') && entry.is_some_and(|e| e.directory_index() != 0) =>
-                        {
-                            format!("{directory}/{base}")
-                        }
-                        _ => base,
-                    };
                     let file = self.files.len() as u32;
-                    self.files.push(full);
+                    self.files.push(path_of(header, row.file_index(), text));
                     names[index] = Some(file);
                     file
                 };

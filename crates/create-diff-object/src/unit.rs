@@ -293,7 +293,7 @@ impl<'d> Unit<'d> {
     ///
     /// `-fmacro-prefix-map` makes `__FILE__` relative, but not the file names that the compiler notes for the
     /// undefined-behaviour sanitizer, which would tell a patched unit from its original, and one machine from another.
-    fn source_tree_of(&self, name: &[u8]) -> u64 {
+    pub(crate) fn source_tree_of(&self, name: &[u8]) -> u64 {
         let tree = self.source_trees.iter().filter(|tree| name.starts_with(tree.as_bytes()));
         tree.map(|tree| tree.len() as u64).max().unwrap_or(0)
     }

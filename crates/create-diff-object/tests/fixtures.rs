@@ -176,6 +176,11 @@ fn check(path: &Path, source: &Directives<'_>) -> Result<(), Failed> {
             wrong.push(format!("no warning with {part:?}"));
         }
     }
+    for part in source.lines("says").unwrap_or_default() {
+        if !text.contains(&part) {
+            wrong.push(format!("nothing printed has {part:?}"));
+        }
+    }
     if wrong.is_empty() { Ok(()) } else { Err(format!("{}\n{text}", wrong.join("\n")).into()) }
 }
 

@@ -168,8 +168,9 @@ fn one(
         Ok(outcome) => {
             if plain.static_keys {
                 events(Event::note(format!(
-                    "{}: replaced functions read static keys as variables, since keys of a module are among them",
-                    unit.object.display()
+                    "{}: replaced functions read static keys as variables, since keys of a module are among them: {}",
+                    unit.object.display(),
+                    module_keys(&failure)
                 )));
             }
             Ok(outcome)
@@ -179,6 +180,13 @@ fn one(
             Err(errors.errors.iter().map(|d| error(context, unit, d)).collect())
         }
     }
+}
+
+/// Which keys of modules are used where.
+fn module_keys(failure: &Failure) -> String {
+    let is_key = |diagnostic: &&Diagnostic| matches!(diagnostic.error, DiffError::JumpLabel { .. });
+    let uses = failure.errors.iter().filter(is_key).map(|diagnostic| diagnostic.error.to_string());
+    uses.collect::<Vec<_>>().join("; ")
 }
 
 /// Compares one pair; the outer error is one of reading files.

@@ -67,13 +67,12 @@ const NEEDS_OTHERS: [&str; 3] = ["compiler-error", "unresolved", "not-applicable
 
 const NO_CHANGE: &str = "no-change";
 
+/// What builds patches.
+pub type Build<'b> = &'b dyn Fn(&[PatchFile]) -> Result<(), Vec<Error>>;
+
 /// Divides patches that `build` refuses as a whole. Each part is told as soon as it is known; the error is that of an
 /// interrupted run.
-pub fn run(
-    patches: &[PatchFile],
-    build: &dyn Fn(&[PatchFile]) -> Result<(), Vec<Error>>,
-    tell: &dyn Fn(Part),
-) -> Result<(), Error> {
+pub fn run(patches: &[PatchFile], build: Build<'_>, tell: &dyn Fn(Part)) -> Result<(), Error> {
     let all = atoms(patches);
     let mut split =
         Split { patches, build, tell, good: BTreeSet::new(), changes: false, dependent: Vec::new() };
@@ -84,7 +83,7 @@ pub fn run(
 
 struct Split<'s> {
     patches: &'s [PatchFile],
-    build: &'s dyn Fn(&[PatchFile]) -> Result<(), Vec<Error>>,
+    build: Build<'s>,
     tell: &'s dyn Fn(Part),
     /// All that can be built.
     good: BTreeSet<Atom>,

@@ -142,6 +142,10 @@ fn of_unit(
             && original.crcs.get(name) == Some(&crc)
         {
             let types = changed_types(&original.types, &patched.types, name);
+            // A new `#include` shows what is in a structure that was only named before; that is no change of it.
+            if types.is_empty() {
+                continue;
+            }
             changed.push((name.to_owned(), Changed { shipped: crc, patched: now, types }));
         }
     }
@@ -230,7 +234,10 @@ fn symtypes(text: &[u8]) -> BTreeMap<String, String> {
     text.lines().filter_map(of_line).collect()
 }
 
-/// The types that differ, of those that a symbol consists of.
+/// What genksyms writes for the contents of a structure that the unit only names.
+const UNKNOWN: &str = "UNKNOWN";
+
+/// The types that differ, of those that a symbol consists of as far as both versions know them.
 fn changed_types(
     original: &BTreeMap<String, String>,
     patched: &BTreeMap<String, String>,
@@ -241,7 +248,11 @@ fn changed_types(
     let mut changed = BTreeSet::new();
     while let Some(name) = open.pop() {
         let Some(definition) = patched.get(name).filter(|_| seen.insert(name)) else { continue };
-        if original.get(name) != Some(definition) {
+        let Some(was) = original.get(name) else { continue };
+        if [was, definition].iter().any(|text| text.split(' ').any(|word| word == UNKNOWN)) {
+            continue;
+        }
+        if was != definition {
             changed.insert(name.to_owned());
         }
         open.extend(definition.split(' ').filter(|word| word.contains('#')));
@@ -276,6 +287,20 @@ mod tests {
         assert_eq!(changed_types(&original, &patched, "f"), ["s#leaf"]);
         assert_eq!(changed_types(&original, &original, "f"), [""; 0]);
         assert_eq!(changed_types(&original, &patched, "none"), [""; 0]);
+        // `other` is only named by the original, and includes what the original does not know.
+        let original = symtypes(
+            b"s#root struct root { s#other * o ; }\ns#other struct other { UNKNOWN }\nf int f ( s#root * )\n",
+        );
+        let patched = symtypes(
+            b"s#root struct root { s#other * o ; }\ns#other struct other { s#new n ; }\ns#new struct new { int a ; }\n\
+              f int f ( s#root * )\n",
+        );
+        assert_eq!(changed_types(&original, &patched, "f"), [""; 0]);
+        assert_eq!(changed_types(&patched, &original, "f"), [""; 0]);
+        let other = symtypes(
+            b"s#root struct root { s#new * o ; }\ns#new struct new { int a ; }\nf int f ( s#root * )\n",
+        );
+        assert_eq!(changed_types(&original, &other, "f"), ["s#root"]);
         let change = Changed { shipped: 1, patched: 2, types: vec!["s#leaf".into()] };
         assert_eq!(
             describe(&change),

@@ -352,9 +352,21 @@ impl<'a, 'd> Comparer<'a, 'd> {
             && refs_a.iter().zip(refs_b).all(|(r, s)| {
                 let (at_r, at_s) = (r.offset - x.start, s.offset - y.start);
                 let nothing = empty && at_r == 4;
+                // What begins where a replacement ends is another's.
+                let end = kind == TableKind::Alternatives
+                    && tables::alternative_end(self.patched.object.machine, x.size()) == Some(at_r);
+                let length = |of: Option<&Reference>, to: &Reference| match (of?.target, to.target) {
+                    (Target::Element(from, a), Target::Element(to, b)) if from == to => {
+                        Some(b.wrapping_sub(a))
+                    }
+                    _ => None,
+                };
+                let same_length = end
+                    && length(refs_a.iter().rev().nth(1), r).is_some()
+                    && length(refs_a.iter().rev().nth(1), r) == length(refs_b.iter().rev().nth(1), s);
                 at_r == at_s
                     && self.same_kind(r.kind, s.kind)
-                    && (nothing || self.reference_difference(r, s).is_none())
+                    && (nothing || same_length || self.reference_difference(r, s).is_none())
             })
     }
 }

@@ -27,7 +27,7 @@ pub(crate) enum TableKind {
     Jumps,
     /// `.static_call_sites`
     StaticCalls,
-    /// `.altinstructions`: its entries own pieces of `.altinstr_replacement`.
+    /// `.altinstructions`: its entries own pieces of `.altinstr_replacement`. `__ftr_fixup` of powerpc likewise.
     Alternatives,
     /// `__ex_table`
     Exceptions,
@@ -149,7 +149,7 @@ pub(crate) fn classify(section: &Section<'_>, machine: Machine) -> Class {
     match machine {
         Machine::Ppc64le => match name.as_bytes() {
             b"__ftr_fixup" | b"__mmu_ftr_fixup" | b"__fw_ftr_fixup" => {
-                return plain(Structure(Entry::Fixup));
+                return Class::Table(TableKind::Alternatives, Structure(Entry::Fixup));
             }
             b"__lwsync_fixup" | b"__barrier_nospec_fixup" => return plain(Bytes(8)),
             _ => {}
@@ -214,6 +214,12 @@ pub(crate) fn alternative_lengths(machine: Machine, entry: u64) -> Option<(usize
         (Machine::X86_64, 14) => Some((12, 13)),
         _ => None,
     }
+}
+
+/// Where an entry of that size says where its replacement ends; where that begins is said by the relocation before.
+pub(crate) fn alternative_end(machine: Machine, entry: u64) -> Option<u64> {
+    // unsigned long mask, value; long start_off, end_off, alt_start_off, alt_end_off
+    (machine == Machine::Ppc64le && entry == 48).then_some(40)
 }
 
 /// Bytes of a bug-table entry that hold the line number, if it has one.

@@ -15,8 +15,8 @@ use kpatch_elf::{
 
 use crate::error::DiffError;
 use crate::names::{self, Special};
-use crate::sizes::EntrySizes;
-use crate::tables::{self, Class, TableKind};
+use crate::sizes::{Entry, EntrySizes};
+use crate::tables::{self, Class, EntrySize, TableKind};
 use lists::Lists;
 
 /// The largest alignment that makes sense in a kernel, a huge page.
@@ -413,7 +413,8 @@ impl<'d> Unit<'d> {
                         to_end = Some(i.offset + u64::from(i.length) - relocation.offset);
                     }
                 }
-                let bias = arch.addend_bias(relocation.kind, to_end);
+                let bias =
+                    arch.addend_bias(relocation.kind, to_end) - self.in_entry(index, relocation.offset);
                 list.push(Reference {
                     offset: relocation.offset,
                     kind: relocation.kind,
@@ -438,6 +439,18 @@ impl<'d> Unit<'d> {
                 element.references = (base + from) as u32..(base + cursor) as u32;
             }
             self.references.append(&mut list);
+        }
+    }
+
+    /// What the distances in an entry of a special section are too long by: those of `struct fixup_entry` (powerpc's
+    /// feature-fixups.h) are counted from the entry's beginning, not from themselves.
+    fn in_entry(&self, section: usize, offset: u64) -> i64 {
+        match self.classes[section] {
+            Class::Table(_, EntrySize::Structure(Entry::Fixup)) => {
+                let first = self.elements.get(self.of_section[section].start as usize);
+                first.map_or(0, |entry| (offset % entry.size().max(1)) as i64)
+            }
+            _ => 0,
         }
     }
 

@@ -296,11 +296,16 @@ fn by_neighbours(
             }
         }
     }
-    let alone = |one: ElementId, other: ElementId| {
-        votes.iter().filter(|(a, b)| *a == one || *b == other).count() == 1
-            && may_be_same_datum(original, patched, one, other)
-    };
-    let pairs: Vec<_> = votes.iter().copied().filter(|&(one, other)| alone(one, other)).collect();
+    let mut wanted: [HashMap<ElementId, u32>; 2] = Default::default();
+    for &(one, other) in &votes {
+        *wanted[0].entry(one).or_default() += 1;
+        *wanted[1].entry(other).or_default() += 1;
+    }
+    let pairs: Vec<_> = votes
+        .into_iter()
+        .filter(|(one, other)| wanted[0][one] == 1 && wanted[1][other] == 1)
+        .filter(|&(one, other)| may_be_same_datum(original, patched, one, other))
+        .collect();
     for &(one, other) in &pairs {
         twins.pair(one, other);
     }

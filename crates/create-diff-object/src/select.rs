@@ -381,6 +381,7 @@ pub(crate) fn select(patched: &Unit<'_>, statuses: &Statuses, seeds: &Seeds) -> 
     for (&part, &parent) in &statuses.parent {
         parts.entry(parent).or_default().push(part);
     }
+    let after_objtool = patched.after_objtool();
     while let Some(id) = queue.pop_front() {
         let kind = patched.element(id).kind;
         for reference in patched.references(id) {
@@ -397,9 +398,17 @@ pub(crate) fn select(patched: &Unit<'_>, statuses: &Statuses, seeds: &Seeds) -> 
                 take(&mut selection, &mut queue, target, Why::ReferencedBy(id));
             }
         }
-        // The cold part of a function jumps back into it: it must be this version's.
+        // The cold part of a function jumps back into it: it must be this version's. One that does not may stay, unless
+        // objtool is to see the code: a jump to another object would be a call at the end to it.
         if kind == Kind::Function {
+            let jumps_back = |part: ElementId| {
+                let back = |r: &Reference| matches!(r.target, Target::Element(to, _) if to == id);
+                patched.references(part).iter().any(back)
+            };
             for &part in parts.get(&id).map(Vec::as_slice).unwrap_or_default() {
+                if after_objtool && statuses.of[part.index()] == Change::Same && !jumps_back(part) {
+                    continue;
+                }
                 take(&mut selection, &mut queue, part, Why::PartOf(id));
             }
             if let Some(&parent) = statuses.parent.get(&id) {

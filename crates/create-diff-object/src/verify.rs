@@ -111,6 +111,7 @@ pub(crate) fn verify(
     if patched.object.machine == Machine::Ppc64le {
         for id in patched.ids().filter(|id| selection.has(*id)) {
             errors.extend(sibling_calls(patched, statuses, selection, id).map(|e| (Some(id), e)));
+            warnings.extend(calls_without_nop(patched, selection, id));
         }
     }
     for id in patched.ids() {
@@ -209,6 +210,35 @@ fn sibling_calls<'a>(
         (jump && outside && taken).then(|| DiffError::SiblingCall {
             function: unit.name(id),
             target: crate::compare::describe(unit, reference.target),
+        })
+    })
+}
+
+/// Calls of functions that stay in the kernel proper, with nothing behind them that could restore the table of contents:
+/// the compiler took them for neighbours. The module loader refuses such a module (`restore_r2` in powerpc's
+/// module_64.c), so that a warning is enough.
+fn calls_without_nop<'a>(
+    unit: &'a Unit<'_>,
+    selection: &'a Selection,
+    id: ElementId,
+) -> impl Iterator<Item = String> + 'a {
+    const REL24: u32 = 10;
+    const NOP: u32 = 0x6000_0000;
+    /// `ld r2,24(r1)`
+    const RESTORE: u32 = 0xe841_0018;
+    unit.references(id).iter().filter_map(move |reference| {
+        let bytes = unit.section(id).bytes();
+        let word = |at: u64| unit.object.endian.u32(bytes, usize::try_from(at).ok()?);
+        let call = reference.kind == REL24 && word(reference.offset)? & 0xfc00_0003 == 0x4800_0001;
+        let outside = matches!(reference.target, Target::Element(to, _) if to != id && !selection.has(to));
+        let behind = word(reference.offset.saturating_add(4));
+        (call && outside && !matches!(behind, Some(NOP | RESTORE))).then(|| {
+            format!(
+                "{} calls {} without a nop behind the call: the module will not load; build with the plugin that \
+                 makes all calls global, or make the function that is called global",
+                unit.name(id),
+                crate::compare::describe(unit, reference.target)
+            )
         })
     })
 }

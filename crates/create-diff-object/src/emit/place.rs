@@ -127,6 +127,19 @@ impl Emitter<'_, '_> {
         }
     }
 
+    /// A second name of a function that the original has as well: it leads to the original, which is replaced under
+    /// its first name.
+    fn is_spare(&self, owner: ElementId, id: SymbolId) -> bool {
+        let (original, patched) = (self.parts.original, self.parts.patched);
+        let (element, symbol) = (patched.element(owner), patched.object.symbol(id));
+        let alias = element.kind == Kind::Function
+            && element.main != Some(id)
+            && symbol.is_function()
+            && symbol.value == element.origin;
+        let twin = self.parts.twins.of_patched[owner.index()];
+        alias && twin.is_some_and(|twin| original.names(twin).any(|name| name == symbol.name.as_ref()))
+    }
+
     /// Makes the symbols of what was placed.
     pub(super) fn name(&mut self) {
         let unit = self.parts.patched;
@@ -136,6 +149,8 @@ impl Emitter<'_, '_> {
                 files.extend(unit.file_of[symbol.index()]);
             }
         }
+        let used: BTreeSet<SymbolId> =
+            self.placed.keys().flat_map(|id| unit.references(*id)).filter_map(|r| r.symbol).collect();
         let mut owners: BTreeMap<SymbolId, ElementId> = BTreeMap::new();
         for id in self.placed.keys() {
             owners.extend(unit.element(*id).symbols.iter().map(|s| (*s, *id)));
@@ -147,6 +162,9 @@ impl Emitter<'_, '_> {
             }
             let Some(owner) = owners.get(&id) else { continue };
             let Some(placed) = self.placed.get(owner) else { continue };
+            if !used.contains(&id) && self.is_spare(*owner, id) {
+                continue;
+            }
             let mut new = symbol.clone();
             new.place = Place::Section(placed.section);
             new.value = symbol.value.wrapping_add_signed(placed.delta);

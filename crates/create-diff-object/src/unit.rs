@@ -6,17 +6,16 @@
 
 mod cut;
 mod lists;
+mod resolve;
 
 use bstr::BStr;
-use kpatch_elf::arch::{Distance, Flow, Instruction, Machine};
-use kpatch_elf::{
-    Contents, Object, ReadError, Relocation, Section, SectionId, Symbol, SymbolId, symbol_kind,
-};
+use kpatch_elf::arch::Flow;
+use kpatch_elf::{Object, ReadError, Section, SectionId, Symbol, SymbolId, symbol_kind};
 
 use crate::error::DiffError;
 use crate::names::{self, Special};
-use crate::sizes::{Entry, EntrySizes};
-use crate::tables::{self, Class, EntrySize, TableKind};
+use crate::sizes::EntrySizes;
+use crate::tables::{self, Class, TableKind};
 use lists::Lists;
 
 /// The largest alignment that makes sense in a kernel, a huge page.
@@ -61,8 +60,10 @@ pub(crate) struct Element {
     pub(crate) origin: u64,
     /// The symbol it goes by.
     pub(crate) main: Option<SymbolId>,
-    /// All symbols in it but section symbols, [`Element::main`] included.
-    pub(crate) symbols: Vec<SymbolId>,
+    /// All symbols in it but section symbols, [`Element::main`] included: a range of [`Unit::symbols`].
+    symbols: std::ops::Range<u32>,
+    /// Zeros without a name and references, between or behind other elements.
+    padding: bool,
     /// Its references: a range of [`Unit::references`].
     pub(crate) references: std::ops::Range<u32>,
 }
@@ -113,6 +114,8 @@ pub(crate) struct Unit<'d> {
     pub(crate) elements: Vec<Element>,
     /// Elements of each section.
     of_section: Vec<std::ops::Range<u32>>,
+    /// The symbols of all elements.
+    element_symbols: Vec<SymbolId>,
     /// The element in which a symbol is defined.
     of_symbol: Vec<Option<ElementId>>,
     /// Sorted by section and offset.
@@ -147,6 +150,7 @@ impl<'d> Unit<'d> {
             file_of: files(&object),
             classes,
             elements: Vec::new(),
+            element_symbols: Vec::new(),
             references: Vec::new(),
             entries_of: Lists::none(),
             keeps_memory_init: false,
@@ -198,7 +202,8 @@ impl<'d> Unit<'d> {
             return Err(LoadError::Tables(errors));
         }
         for (index, element) in unit.elements.iter().enumerate() {
-            for symbol in &element.symbols {
+            for symbol in &unit.element_symbols[element.symbols.start as usize..element.symbols.end as usize]
+            {
                 unit.of_symbol[symbol.index()] = Some(ElementId(index as u32));
             }
         }
@@ -222,6 +227,12 @@ impl<'d> Unit<'d> {
     pub(crate) fn references(&self, id: ElementId) -> &[Reference] {
         let range = &self.element(id).references;
         &self.references[range.start as usize..range.end as usize]
+    }
+
+    /// All symbols in an element but section symbols.
+    pub(crate) fn symbols(&self, id: ElementId) -> &[SymbolId] {
+        let range = &self.element(id).symbols;
+        &self.element_symbols[range.start as usize..range.end as usize]
     }
 
     /// Code or data that is gone when the patch is loaded.
@@ -314,8 +325,7 @@ impl<'d> Unit<'d> {
     /// The names of an element: its symbol's and its aliases'.
     pub(crate) fn names(&self, id: ElementId) -> impl Iterator<Item = &BStr> {
         let element = self.element(id);
-        element
-            .symbols
+        self.symbols(id)
             .iter()
             .map(|s| self.object.symbol(*s))
             .filter(move |s| s.value == element.origin && (s.is_function() || s.is_object()))
@@ -326,8 +336,7 @@ impl<'d> Unit<'d> {
     /// The names by which other units know an element.
     pub(crate) fn global_names(&self, id: ElementId) -> impl Iterator<Item = &BStr> {
         let element = self.element(id);
-        element
-            .symbols
+        self.symbols(id)
             .iter()
             .map(|s| self.object.symbol(*s))
             .filter(move |s| s.value == element.origin && (s.is_function() || s.is_object()) && !s.is_local())
@@ -348,255 +357,10 @@ impl<'d> Unit<'d> {
         let mut found = after.saturating_sub(1);
         // The address behind a datum's last byte, of loops over arrays, is the datum's; what begins there is
         // mere padding.
-        if found > 0 && elements[found].start == place && self.is_padding(&elements[found]) {
+        if found > 0 && elements[found].start == place && elements[found].padding {
             found -= 1;
         }
         Some(ElementId(range.start + found as u32))
-    }
-
-    fn is_padding(&self, element: &Element) -> bool {
-        element.main.is_none()
-            && element.kind == Kind::Unnamed
-            && self
-                .object
-                .section(element.section)
-                .bytes()
-                .get(element.start as usize..element.end as usize)
-                .is_none_or(|bytes| bytes.iter().all(|&b| b == 0))
-            && self.object.section(element.section).relocations_in(element.start, element.end).is_empty()
-    }
-
-    fn resolve(&mut self) {
-        let arch = self.object.machine.arch();
-        self.references.reserve(self.object.sections.iter().map(|s| s.relocations.len()).sum());
-        let mut list: Vec<Reference> = Vec::new();
-        let mut instructions: Vec<Instruction> = Vec::new();
-        for index in 0..self.object.sections.len() {
-            let id = SectionId(index as u32);
-            if matches!(self.classes[index], Class::Ignored) {
-                continue;
-            }
-            let section = self.object.section(id);
-            let code = self.classes[index] == Class::Text;
-            let mut at = 0;
-            let range = self.of_section[index].clone();
-            let several = range.len() > 1;
-            instructions.clear();
-            // Instructions are decoded from each element's start, as text sections may hold several. Nobody asks
-            // about those of a section that refers to nothing.
-            if code && (several || !section.relocations.is_empty()) {
-                for element in &self.elements[range.start as usize..range.end as usize] {
-                    let bytes =
-                        section.bytes().get(element.start as usize..element.end as usize).unwrap_or(&[]);
-                    instructions.extend(arch.instructions(bytes).into_iter().map(|i| Instruction {
-                        offset: i.offset + element.start,
-                        distance:
-                            i.distance.map(|d| Distance {
-                                target: d.target.wrapping_add(element.start as i64),
-                                ..d
-                            }),
-                        ..i
-                    }));
-                }
-            }
-            for relocation in &section.relocations {
-                let mut decoded = Flow::Next;
-                let mut to_end = None;
-                if code {
-                    while at < instructions.len()
-                        && instructions[at].offset + u64::from(instructions[at].length) <= relocation.offset
-                    {
-                        at += 1;
-                    }
-                    if let Some(i) = instructions.get(at).filter(|i| i.offset <= relocation.offset) {
-                        decoded = i.flow;
-                        to_end = Some(i.offset + u64::from(i.length) - relocation.offset);
-                    }
-                }
-                let bias =
-                    arch.addend_bias(relocation.kind, to_end) - self.in_entry(index, relocation.offset);
-                list.push(Reference {
-                    offset: relocation.offset,
-                    kind: relocation.kind,
-                    symbol: relocation.symbol,
-                    addend: relocation.addend,
-                    bias,
-                    target: self.target(relocation, bias),
-                    flow: arch.flow(relocation.kind, decoded),
-                    synthetic: false,
-                });
-            }
-            if code && several {
-                self.resolved_distances(id, &instructions, &mut list);
-            }
-            let base = self.references.len();
-            let mut cursor = 0;
-            for element in &mut self.elements[range.start as usize..range.end as usize] {
-                let from = cursor;
-                while cursor < list.len() && list[cursor].offset < element.end {
-                    cursor += 1;
-                }
-                element.references = (base + from) as u32..(base + cursor) as u32;
-            }
-            self.references.append(&mut list);
-        }
-    }
-
-    /// What the distances in an entry of a special section are too long by: those of `struct fixup_entry` (powerpc's
-    /// feature-fixups.h) are counted from the entry's beginning, not from themselves.
-    fn in_entry(&self, section: usize, offset: u64) -> i64 {
-        match self.classes[section] {
-            Class::Table(_, EntrySize::Structure(Entry::Fixup)) => {
-                let first = self.elements.get(self.of_section[section].start as usize);
-                first.map_or(0, |entry| (offset % entry.size().max(1)) as i64)
-            }
-            _ => 0,
-        }
-    }
-
-    /// Branches and addresses from one function to another of the same section need no relocation as long
-    /// as both stay together. They become references like all others, and the distances themselves zero.
-    fn resolved_distances(&mut self, id: SectionId, instructions: &[Instruction], list: &mut Vec<Reference>) {
-        let arch = self.object.machine.arch();
-        let mut added = Vec::new();
-        for instruction in instructions {
-            let Some(distance) = instruction.distance else { continue };
-            let field = instruction.offset + u64::from(distance.at);
-            if list.binary_search_by_key(&field, |r| r.offset).is_ok() {
-                continue;
-            }
-            let target = distance.target;
-            let (Some(from), Some(to)) = (self.at(id, instruction.offset as i64), self.at(id, target)) else {
-                continue;
-            };
-            if from == to || target < 0 || target as u64 > self.object.section(id).size() {
-                continue;
-            }
-            let to_end = instruction.offset + u64::from(instruction.length) - field;
-            added.push(Reference {
-                offset: field,
-                kind: distance.kind,
-                symbol: None,
-                addend: 0,
-                bias: arch.addend_bias(distance.kind, Some(to_end)),
-                target: Target::Element(to, target - self.element(to).origin as i64),
-                flow: instruction.flow,
-                synthetic: true,
-            });
-        }
-        if added.is_empty() {
-            return;
-        }
-        if let Some(Contents::Bytes(bytes)) =
-            self.object.sections.get_mut(id.index()).map(|s| &mut s.contents)
-        {
-            let bytes = bytes.to_mut();
-            for reference in &added {
-                if let Some(field) = bytes.get_mut(reference.offset as usize..) {
-                    arch.clear(reference.kind, field);
-                }
-            }
-        }
-        list.append(&mut added);
-        list.sort_by_key(|r| r.offset);
-    }
-
-    pub(crate) fn target(&self, relocation: &Relocation, bias: i64) -> Target {
-        let Some(id) = relocation.symbol else { return Target::Number(relocation.addend) };
-        let symbol = self.object.symbol(id);
-        let distance = relocation.addend.wrapping_add(bias);
-        let Some(section) = symbol.section() else { return Target::External(id, distance) };
-        let place = (symbol.value as i64).wrapping_add(distance);
-        match self.classes[section.index()] {
-            Class::Strings(_) => {
-                // Only a symbol tells a string's start; a section symbol means the start itself.
-                let (start, delta) =
-                    if symbol.is_section() { (place, 0) } else { (symbol.value as i64, distance) };
-                let start = u64::try_from(start).ok();
-                match start.and_then(|start| Some((start, self.string(section, start, 0)?))) {
-                    Some((start, text)) => {
-                        let tree = if delta == 0 { self.source_tree_of(text) } else { 0 };
-                        Target::String(section, start + tree, delta)
-                    }
-                    None => Target::External(id, distance),
-                }
-            }
-            Class::Constants(unit) => {
-                let base = if symbol.is_section() { place } else { symbol.value as i64 };
-                let start = u64::try_from(base).unwrap_or(0) / unit * unit;
-                if self.constant(section, start).is_some() {
-                    Target::Constant(section, start, place - start as i64)
-                } else {
-                    Target::External(id, distance)
-                }
-            }
-            _ => {
-                let element = match self.of_symbol[id.index()] {
-                    Some(element) => Some(element),
-                    None => self.at(section, place),
-                };
-                match element {
-                    Some(element) => {
-                        Target::Element(element, place.wrapping_sub(self.element(element).origin as i64))
-                    }
-                    None => Target::External(id, distance),
-                }
-            }
-        }
-    }
-
-    /// What a reference means in the end: through the table of contents to what the entry holds.
-    pub(crate) fn through(&self, target: Target) -> Target {
-        if let Target::Element(id, 0) = target
-            && self.is_toc(id)
-            && let [only] = self.references(id)
-        {
-            return only.target;
-        }
-        target
-    }
-
-    /// An entry of the table of contents.
-    pub(crate) fn is_toc(&self, id: ElementId) -> bool {
-        self.object.machine == Machine::Ppc64le
-            && self.element(id).kind == Kind::Unnamed
-            && tables::is_toc(self.section(id).name.as_ref())
-    }
-
-    /// Notes for each element who refers to it, and for each function its entries of special sections.
-    fn attach(&mut self) {
-        let elements = self.elements.len();
-        let all = self.ids().flat_map(|id| self.element(id).references.clone().map(move |index| (id, index)));
-        let targets = |index: u32| {
-            let direct = self.references[index as usize].target;
-            let Target::Element(target, _) = direct else { return [None, None] };
-            // Whoever loads an address from the table of contents refers to what is there.
-            match self.through(direct) {
-                behind @ Target::Element(element, _) if behind != direct => [Some(target), Some(element)],
-                _ => [Some(target), None],
-            }
-        };
-        let referrers = Lists::new(
-            elements,
-            all.clone().flat_map(|(id, index)| {
-                targets(index).into_iter().flatten().map(move |target| (target.index(), (id, index)))
-            }),
-        );
-        let entries = all.filter(|&(id, _)| matches!(self.element(id).kind, Kind::Entry(_)));
-        let about = entries.filter_map(|(id, index)| match self.references[index as usize].target {
-            Target::Element(target, _)
-                if matches!(self.element(target).kind, Kind::Function | Kind::Detached) =>
-            {
-                Some((target, id))
-            }
-            _ => None,
-        });
-        // An entry that refers to a function twice is one entry.
-        let mut about: Vec<(ElementId, ElementId)> = about.collect();
-        about.sort_unstable();
-        about.dedup();
-        self.entries_of = Lists::new(elements, about.into_iter().map(|(target, id)| (target.index(), id)));
-        self.referrers = referrers;
     }
 }
 

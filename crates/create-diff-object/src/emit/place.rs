@@ -145,7 +145,7 @@ impl Emitter<'_, '_> {
         let unit = self.parts.patched;
         let mut files = BTreeSet::new();
         for id in self.placed.keys() {
-            for symbol in &unit.element(*id).symbols {
+            for symbol in unit.symbols(*id) {
                 files.extend(unit.file_of[symbol.index()]);
             }
         }
@@ -153,7 +153,7 @@ impl Emitter<'_, '_> {
             self.placed.keys().flat_map(|id| unit.references(*id)).filter_map(|r| r.symbol).collect();
         let mut owners: BTreeMap<SymbolId, ElementId> = BTreeMap::new();
         for id in self.placed.keys() {
-            owners.extend(unit.element(*id).symbols.iter().map(|s| (*s, *id)));
+            owners.extend(unit.symbols(*id).iter().map(|s| (*s, *id)));
         }
         for (id, symbol) in unit.object.symbols_with_ids() {
             if files.contains(&id) {

@@ -162,7 +162,7 @@ impl Emitter<'_, '_> {
         let original = self.parts.original;
         // An alias goes by its own name where both versions have it.
         let alias = reference.symbol.map(|s| unit.object.symbol(s).name.as_ref()).and_then(|name: &BStr| {
-            let symbols = &original.element(twin).symbols;
+            let symbols = original.symbols(twin);
             symbols.iter().copied().find(|s| {
                 let symbol = original.object.symbol(*s);
                 symbol.name.as_ref() == name && symbol.value == original.element(twin).origin

@@ -51,6 +51,7 @@ impl Unit<'_> {
 
     fn push(&mut self, kind: Kind, section: SectionId, range: std::ops::Range<u64>, main: Option<SymbolId>) {
         let origin = main.map_or(range.start, |s| self.object.symbol(s).value);
+        let padding = kind == Kind::Unnamed && self.is_padding(section, &range);
         self.elements.push(Element {
             kind,
             section,
@@ -58,9 +59,17 @@ impl Unit<'_> {
             end: range.end,
             origin,
             main,
-            symbols: Vec::new(),
+            symbols: 0..0,
+            padding,
             references: 0..0,
         });
+    }
+
+    fn is_padding(&self, section: SectionId, range: &std::ops::Range<u64>) -> bool {
+        let section = self.object.section(section);
+        let bytes = section.bytes().get(range.start as usize..range.end as usize);
+        bytes.is_none_or(|bytes| bytes.iter().all(|&b| b == 0))
+            && section.relocations_in(range.start, range.end).is_empty()
     }
 
     /// For each section, the places that `__patchable_function_entries` lists, sorted.
@@ -303,7 +312,12 @@ impl Unit<'_> {
                 at += 1;
             }
             if let Some(element) = self.elements.get_mut(at) {
-                element.symbols.push(s);
+                let next = self.element_symbols.len() as u32;
+                if element.symbols.is_empty() {
+                    element.symbols.start = next;
+                }
+                element.symbols.end = next + 1;
+                self.element_symbols.push(s);
             }
         }
     }

@@ -2,10 +2,13 @@
 //!
 //! One patch folds all that changed in one file between the versions. It applies to the first version; with the newer
 //! one first, the patches take fixes back, which serves as well to see what becomes of them.
+//!
+//! A unit may use what the same release added to a header. A patch takes such headers in by what its new lines say: where
+//! they name something that the unit did not name before, and that a header gained.
 
 use crate::error::{Error, Result};
 use crate::{builder, kernels};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Arguments of the chore.
@@ -27,6 +30,9 @@ pub(crate) struct Arguments {
     /// Most patches, evenly spread over all.
     #[arg(long, default_value_t = 100)]
     count: usize,
+    /// Leave out files of which this directory has patches already.
+    #[arg(long, value_name = "DIR")]
+    unlike: Option<PathBuf>,
     /// Where to put them.
     output: PathBuf,
 }
@@ -37,35 +43,87 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut settings = kernels::settings();
     settings.suites.extend(arguments.suite.iter().cloned());
     let compiled = Compiled::of(&kernels::resolve(&arguments.release, &settings)?)?;
-    let mut changed = Vec::new();
+    let known = |path: &Path| {
+        let file = format!("{}.patch", patch_name(path));
+        arguments.unlike.as_ref().is_some_and(|directory| directory.join(&file).exists())
+    };
+    let (mut changed, mut headers) = (Vec::new(), Vec::new());
     for entry in walkdir::WalkDir::new(&to).sort_by_file_name() {
         let entry = entry.map_err(|error| Error::Failed(error.to_string()))?;
         let Ok(path) = entry.path().strip_prefix(&to) else { continue };
         let old = from.join(path);
-        if path.extension().is_some_and(|extension| extension == "c")
-            && compiled.has(path)
-            && old.is_file()
-            && fs_err::read(&old)? != fs_err::read(entry.path())?
-        {
-            changed.push(path.to_owned());
+        let is = |suffix: &str| path.extension().is_some_and(|extension| extension == suffix);
+        if !old.is_file() || !(is("h") || is("c") && compiled.has(path) && !known(path)) {
+            continue;
+        }
+        if fs_err::read(&old)? != fs_err::read(entry.path())? {
+            if is("h") {
+                headers.push((path.to_owned(), gained(&from, &to, path)?));
+            } else {
+                changed.push(path.to_owned());
+            }
         }
     }
     let directory = arguments.output.join("patches");
     fs_err::create_dir_all(&directory)?;
     let chosen = spread(&changed, arguments.count);
     for path in &chosen {
-        let text = difference(&from, &to, path)?;
+        let mut text = difference(&from, &to, path)?;
+        for header in needed(path, &gained(&from, &to, path)?, &headers) {
+            text.push_str(&difference(&from, &to, header)?);
+        }
         fs_err::write(directory.join(format!("{}.patch", patch_name(path))), text)?;
     }
     println!("{} of {} changed units: {}", chosen.len(), changed.len(), directory.display());
     Ok(())
 }
 
+/// The names that a file has in its new version only.
+fn gained(from: &Path, to: &Path, path: &Path) -> Result<BTreeSet<String>> {
+    let names = |side: &Path| -> Result<BTreeSet<String>> {
+        let text = fs_err::read(side.join(path))?;
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        let words =
+            text.split(|byte| !is_part(byte)).filter(|word| word.len() > 2 && !word[0].is_ascii_digit());
+        Ok(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+    };
+    let old = names(from)?;
+    Ok(names(to)?.into_iter().filter(|name| !old.contains(name)).collect())
+}
+
+/// The headers that gained something that a source gained, too, with those that these need; those of other
+/// architectures and of other drivers do not count.
+fn needed<'h>(
+    source: &Path,
+    gained: &BTreeSet<String>,
+    headers: &'h [(PathBuf, BTreeSet<String>)],
+) -> Vec<&'h PathBuf> {
+    let directory = source.parent().unwrap_or(Path::new(""));
+    let in_reach = |header: &Path| {
+        let near = header
+            .parent()
+            .is_some_and(|parent| directory.starts_with(parent) || parent.starts_with(directory));
+        header.starts_with("include") || header.starts_with("arch/x86/include") || near
+    };
+    let mut wanted: BTreeSet<&str> = gained.iter().map(String::as_str).collect();
+    let mut found: BTreeSet<&PathBuf> = BTreeSet::new();
+    loop {
+        let next = headers.iter().find(|(header, names)| {
+            !found.contains(header)
+                && in_reach(header)
+                && names.iter().any(|name| wanted.contains(name.as_str()))
+        });
+        let Some((header, names)) = next else { return found.into_iter().collect() };
+        found.insert(header);
+        wanted.extend(names.iter().map(String::as_str));
+    }
+}
+
 /// Sources that this kernel compiles, as far as its files tell.
 struct Compiled {
     vmlinux: BTreeSet<PathBuf>,
-    /// Directories of the source tree from which modules come.
-    modules: BTreeSet<PathBuf>,
+    /// Names of source files, by the directory of the source tree that the module of which they are part is from.
+    modules: BTreeMap<PathBuf, BTreeSet<String>>,
 }
 
 impl Compiled {
@@ -75,23 +133,32 @@ impl Compiled {
             kbuild::units::UnitList::from_elf(&vmlinux).map_err(|error| Error::Failed(error.to_string()))?;
         let bootable = kernels::bootable(kernel)?;
         let root = bootable.modules.join("kernel");
-        let mut modules = BTreeSet::new();
-        for entry in walkdir::WalkDir::new(&root) {
-            let entry = entry.map_err(|error| Error::Failed(error.to_string()))?;
-            let file = entry.path().file_name().map(|name| name.to_string_lossy().into_owned());
-            if file.is_some_and(|name| name.contains(".ko"))
-                && let Some(parent) = entry.path().parent()
-                && let Ok(directory) = parent.strip_prefix(&root)
-            {
-                modules.insert(directory.to_owned());
+        let mut modules: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+        for module in kernels::modules(kernel)? {
+            if let Some(directory) = module.parent().and_then(|parent| parent.strip_prefix(&root).ok()) {
+                modules.entry(directory.to_owned()).or_default().extend(file_symbols(&module)?);
             }
         }
         Ok(Compiled { vmlinux: units.iter().map(PathBuf::from).collect(), modules })
     }
 
     fn has(&self, source: &Path) -> bool {
-        self.vmlinux.contains(source) || source.parent().is_some_and(|parent| self.modules.contains(parent))
+        let name = source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let in_module = |place: &Path| self.modules.get(place).is_some_and(|names| names.contains(&name));
+        self.vmlinux.contains(source) || source.ancestors().skip(1).any(in_module)
     }
+}
+
+/// The source files that a module's symbol table names.
+fn file_symbols(module: &Path) -> Result<Vec<String>> {
+    use object::{Object as _, ObjectSymbol as _};
+    let bytes = fs_err::read(module)?;
+    let file = object::File::parse(&*bytes).map_err(|error| Error::KernelModule {
+        name: module.display().to_string(),
+        reason: error.to_string(),
+    })?;
+    let files = file.symbols().filter(|symbol| symbol.kind() == object::SymbolKind::File);
+    Ok(files.filter_map(|symbol| symbol.name().ok().map(str::to_owned)).collect())
 }
 
 /// At most so many, at equal distances.
@@ -117,7 +184,7 @@ fn difference(from: &Path, to: &Path, path: &Path) -> Result<String> {
         .map_err(|error| Error::Command { command: "diff".to_owned(), reason: error.to_string() })
 }
 
-/// The sources of a version: those that kpatch-build unpacked, else C files from the package.
+/// The sources of a version: those that kpatch-build unpacked, else C files and headers from the package.
 fn tree(package: &str, version: &str) -> Result<PathBuf> {
     let name = format!("{package}_{version}");
     let known = builder::cache_directory().join("source").join(&name);
@@ -141,7 +208,7 @@ fn tree(package: &str, version: &str) -> Result<PathBuf> {
         .ok_or_else(|| Error::Failed(format!("{package} {version} was not downloaded")))?;
     let file = file.display().to_string();
     let script = "set -e; dpkg-deb --fsys-tarfile \"$0\" | tar -xO --wildcards '*.tar.xz' | \
-                  tar -xJ --strip-components=1 --wildcards '*.c' '*/Makefile'";
+                  tar -xJ --strip-components=1 --wildcards '*.c' '*.h' '*/Makefile'";
     run(&["sh", "-c", script, &file], &tree)?;
     Ok(tree)
 }
@@ -168,6 +235,25 @@ mod tests {
         let all: Vec<PathBuf> = (0..10).map(|n| PathBuf::from(n.to_string())).collect();
         assert_eq!(spread(&all, 5), ["0", "2", "4", "6", "8"].map(PathBuf::from));
         assert_eq!(spread(&all, 20).len(), 10);
+    }
+
+    #[test]
+    fn headers_that_gained_what_a_source_uses_are_needed() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<String>>();
+        let headers = [
+            (PathBuf::from("include/linux/a.h"), names(&["new_helper", "struct_of_b"])),
+            (PathBuf::from("include/linux/b.h"), names(&["struct_of_b"])),
+            (PathBuf::from("include/linux/c.h"), names(&["other"])),
+            (PathBuf::from("arch/arm/include/asm/d.h"), names(&["new_helper"])),
+            (PathBuf::from("fs/x/x.h"), names(&["mine"])),
+        ];
+        let of = |source: &str, gained: &[&str]| -> Vec<String> {
+            let found = needed(Path::new(source), &names(gained), &headers);
+            found.into_iter().map(|path| path.display().to_string()).collect()
+        };
+        assert_eq!(of("fs/x/f.c", &["new_helper"]), ["include/linux/a.h", "include/linux/b.h"]);
+        assert_eq!(of("fs/x/f.c", &["mine"]), ["fs/x/x.h"]);
+        assert_eq!(of("fs/y/f.c", &["mine"]), [""; 0]);
     }
 
     #[test]

@@ -205,6 +205,24 @@ mod tests {
     }
 
     #[test]
+    fn runs_that_end_and_begin_at_once_do_not_mind_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let work = Workspace::create(dir.path(), false).unwrap();
+                        fs::write(work.directory("objects/fs").unwrap().join("a.o"), "object").unwrap();
+                    }
+                });
+            }
+        });
+        drop(Workspace::create(dir.path(), false).unwrap());
+        let left: Vec<_> = fs::read_dir(dir.path().join("tmp")).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(left, [dir.path().join("tmp").join(LOCK)]);
+    }
+
+    #[test]
     fn a_run_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let workspace = Workspace::create(dir.path(), false).unwrap();

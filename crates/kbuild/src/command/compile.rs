@@ -247,6 +247,33 @@ impl CompileCommand {
         self
     }
 
+    /// The command for another source file of the same list of objects. What is named after the object is named after
+    /// the other one: always the base name, and for an object that is no part of a composite the module as well.
+    #[must_use]
+    pub fn for_neighbour(self, source: &Path, object: &Path) -> CompileCommand {
+        let name = |path: &Path| {
+            let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            stem.replace(['-', ','], "_")
+        };
+        let (old, new) = (name(self.output()), name(object));
+        let alone = self.modname() == self.basename();
+        let mut command = self.with_source(source).with_output(object);
+        for argument in &mut command.arguments {
+            let Argument::Valued { option: "-D", value, .. } = argument else { continue };
+            let Some((macro_name, text)) = value.split_once('=') else { continue };
+            let named_after = match macro_name {
+                "KBUILD_BASENAME" => true,
+                "KBUILD_MODNAME" | "__KBUILD_MODNAME" | "KBUILD_MODFILE" => alone,
+                _ => false,
+            };
+            let bare = text.trim_end_matches('"');
+            if named_after && let Some(before) = bare.strip_suffix(&old) {
+                *value = format!("{macro_name}={before}{new}{}", &text[bare.len()..]);
+            }
+        }
+        command
+    }
+
     /// Puts options before all others: search directories that come first.
     #[must_use]
     pub fn with_first<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> CompileCommand {
@@ -415,6 +442,23 @@ mod tests {
         assert!(!preprocessing.contains(" -c ") && !preprocessing.contains(" -o "), "{preprocessing}");
         let rule = variant.with_dependency_file(Path::new("/w/b.d")).words().join(" ");
         assert!(rule.ends_with(" -MD -MF/w/b.d") && rule.contains(" -o /w/b.o "), "{rule}");
+    }
+
+    #[test]
+    fn a_neighbour_gets_its_own_names() {
+        let command = |modname: &str, source: &str, base: &str, object: &str| {
+            let line = format!(
+                "gcc -DKBUILD_MODFILE=\"fs/{modname}\" -DKBUILD_BASENAME=\"{base}\" -DKBUILD_MODNAME=\"{modname}\" \
+                 -D__KBUILD_MODNAME=kmod_{modname} -c {source} -o {object}"
+            );
+            CompileCommand::from_words(&words(&line)).unwrap()
+        };
+        let neighbour =
+            |command: CompileCommand| command.for_neighbour(Path::new("/s/b-c.c"), Path::new("b-c.o"));
+        let of_composite = neighbour(command("proc", "/s/a.c", "a", "a.o"));
+        assert_eq!(of_composite, command("proc", "/s/b-c.c", "b_c", "b-c.o"));
+        let alone = neighbour(command("a", "/s/a.c", "a", "a.o"));
+        assert_eq!(alone, command("b_c", "/s/b-c.c", "b_c", "b-c.o"));
     }
 
     #[test]

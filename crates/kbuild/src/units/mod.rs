@@ -6,8 +6,10 @@
 mod dwarf;
 mod home;
 mod makefile;
+mod object_lists;
 mod readers;
 
 pub use dwarf::{DwarfError, UnitList};
 pub use home::{Home, Unit, Unpatchable, locate};
+pub use object_lists::{Added, ListError, ListProblem, added, speaks_of};
 pub use readers::{Readers, readers};

@@ -9,6 +9,8 @@ pub enum FileKind {
     Source,
     /// A file that is included by C source.
     Header,
+    /// A makefile of kbuild, which may list objects.
+    Makefile,
     /// Not part of the kernel: documentation, tests, tools.
     Inert,
     /// A live patch cannot be made of it.
@@ -22,7 +24,7 @@ pub enum Reason {
     Assembly,
     /// Rust source.
     Rust,
-    /// Kconfig, Makefile, Kbuild.
+    /// Kconfig, and makefiles that hold more than lists of objects.
     BuildDescription,
     /// A script or program that the kernel's build runs.
     BuildTool,
@@ -85,13 +87,16 @@ const INERT_FILES: [&str; 11] = [
 
 /// Tells the kind of a file from its path below the source tree.
 pub fn classify(path: &Path) -> FileKind {
-    use FileKind::{Header, Inert, Source, Unsupported};
+    use FileKind::{Header, Inert, Makefile, Source, Unsupported};
     let text = path.to_string_lossy();
     let top = text.split('/').next().unwrap_or_default();
     let name = text.rsplit('/').next().unwrap_or_default();
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
     if INERT_DIRECTORIES.contains(&top) || INERT_FILES.contains(&name) {
         return Inert;
+    }
+    if matches!(name, "Makefile" | "Kbuild") && top != name && top != "scripts" {
+        return Makefile;
     }
     if ["Makefile", "Kbuild", "Kconfig", "Platform"].iter().any(|stem| {
         name == *stem || name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(['.', '-', '_']))
@@ -127,7 +132,7 @@ mod tests {
 
     #[test]
     fn kinds_are_told_from_paths() {
-        use FileKind::{Header, Inert, Source, Unsupported};
+        use FileKind::{Header, Inert, Makefile, Source, Unsupported};
         for (path, kind) in [
             ("fs/proc/meminfo.c", Source),
             ("include/linux/sched.h", Header),
@@ -137,7 +142,9 @@ mod tests {
             ("rust/kernel/lib.rs", Unsupported(Reason::Rust)),
             ("fs/Kconfig", Unsupported(Reason::BuildDescription)),
             ("lib/Kconfig.debug", Unsupported(Reason::BuildDescription)),
-            ("fs/xfs/Makefile", Unsupported(Reason::BuildDescription)),
+            ("fs/xfs/Makefile", Makefile),
+            ("arch/x86/Kbuild", Makefile),
+            ("Makefile", Unsupported(Reason::BuildDescription)),
             ("scripts/Makefile.build", Unsupported(Reason::BuildDescription)),
             ("scripts/mod/modpost.c", Unsupported(Reason::BuildTool)),
             ("arch/x86/entry/syscalls/syscall_64.tbl", Unsupported(Reason::BuildTool)),

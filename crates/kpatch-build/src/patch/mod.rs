@@ -6,6 +6,7 @@
 mod apply;
 mod kind;
 mod parse;
+mod rename;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,9 @@ pub struct Patched {
     pub files: BTreeMap<PathBuf, Option<Vec<u8>>>,
     /// What is known about each of these files.
     pub touched: BTreeMap<PathBuf, Touched>,
+    /// Source files that get another name, by the name that the tree knows. They stand above by that name only, as the
+    /// running kernel does not know the other one.
+    pub renamed: BTreeMap<PathBuf, PathBuf>,
 }
 
 /// A file that patches touch.
@@ -118,7 +122,11 @@ pub fn apply(
             }
         }
     }
-    let patched = work.finish()?;
+    let patched = rename::follow(patches, work.finish()?);
+    for (old, new) in &patched.renamed {
+        let (old, new) = (old.display(), new.display());
+        events(Event::note(format!("{old} is renamed to {new}; the running kernel knows it as {old}")));
+    }
     for (path, touched) in &patched.touched {
         if touched.kind == FileKind::Inert {
             events(Event::note(format!(

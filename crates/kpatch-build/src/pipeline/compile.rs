@@ -172,7 +172,12 @@ impl Plain {
 /// These variants of all units.
 pub fn jobs<'u>(units: &'u [Unit], variants: &[Variant]) -> Vec<Job<'u>> {
     let job = |unit, &variant| Job { unit, variant, plain: Plain::default() };
-    variants.iter().flat_map(|variant| units.iter().map(move |unit| job(unit, variant))).collect()
+    let is_there = |job: &Job<'_>| job.variant != Variant::Shipped || !job.unit.created;
+    variants
+        .iter()
+        .flat_map(|variant| units.iter().map(move |unit| job(unit, variant)))
+        .filter(is_there)
+        .collect()
 }
 
 /// Objects by unit (its object file) and variant.
@@ -192,6 +197,10 @@ pub fn command(context: &Context<'_>, job: Job<'_>) -> CompileCommand {
         }
         command = command.with_last(DIFF_OPTIONS).with_last([context.debug.option()]).with_last(first);
     }
+    if unit.created && job.variant != Variant::Patched {
+        // An empty original: all that the patched one has is new.
+        return command.with_source(&absent(context, unit));
+    }
     if job.variant == Variant::Patched {
         let options = context.overlay.options(&unit.spelled);
         command = command
@@ -200,6 +209,11 @@ pub fn command(context: &Context<'_>, job: Job<'_>) -> CompileCommand {
         command = command.with_first(options).with_source(&context.overlay.source_of(&unit.spelled));
     }
     command
+}
+
+/// The empty file that stands for the original of a new unit.
+fn absent(context: &Context<'_>, unit: &Unit) -> PathBuf {
+    context.output.join("absent").join(&unit.source)
 }
 
 /// Threads for as many compilers as the user allows.
@@ -257,8 +271,11 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
     if let Some(parent) = output.parent() {
         fs_err::create_dir_all(parent).map_err(io)?;
     }
+    if job.unit.created && job.variant != Variant::Patched {
+        kbuild::store::write(&absent(context, job.unit), b"").map_err(|e| io(std::io::Error::other(e)))?;
+    }
     // The patched unit depends on files that exist in this run only; originals are worth keeping.
-    let key = (job.variant != Variant::Patched).then(|| cache_key(context, &command));
+    let key = (job.variant != Variant::Patched && !job.unit.created).then(|| cache_key(context, &command));
     let mut missing = None;
     if let Some(key) = key {
         match context.cache.lookup(key).map_err(|error| cache_error(&error))? {

@@ -30,7 +30,7 @@ pub fn run(
     events: Events<'_>,
 ) -> Result<(), Vec<Error>> {
     let results: Vec<Result<Vec<Found<'_>>, Error>> =
-        units.par_iter().map(|unit| of_unit(unit, objects)).collect();
+        units.par_iter().filter(|unit| !unit.created).map(|unit| of_unit(unit, objects)).collect();
     let mut by_name: BTreeMap<String, Found<'_>> = BTreeMap::new();
     let mut errors = Vec::new();
     for result in results {

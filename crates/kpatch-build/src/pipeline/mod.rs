@@ -9,6 +9,7 @@ pub mod layout;
 pub mod link;
 pub mod module;
 pub mod narrow;
+pub mod new_units;
 pub mod overlay;
 pub mod package;
 pub mod plan;

@@ -9,8 +9,8 @@ use kbuild::object_tree::ObjectTree;
 use kbuild::units::{self, Home, UnitList, Unpatchable};
 use kpatch_elf::klp::VMLINUX;
 
-use super::plain;
 use super::resolve::tree_error;
+use super::{new_units, plain};
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
 use crate::options::Options;
@@ -34,6 +34,8 @@ pub struct Unit {
     pub objtool: Option<Vec<String>>,
     /// No patch touches its source; it may read a touched file.
     pub indirect: bool,
+    /// A patch adds it: the kernel has no original.
+    pub created: bool,
 }
 
 /// The units, and what the overlay needs to know.
@@ -74,6 +76,11 @@ pub fn run(
 ) -> Result<Plan, Vec<Error>> {
     let mut errors = Vec::new();
     let mut sources = Vec::new();
+    let created = new_units::run(patched, kernel).unwrap_or_else(|more| {
+        errors.extend(more);
+        Vec::new()
+    });
+    let makefiles_understood = errors.is_empty();
     for source in patched.of_kind(FileKind::Source) {
         if exists(patched, source) {
             sources.push(source.to_owned());
@@ -86,9 +93,9 @@ pub fn run(
                 .file(source)
                 .remedy("leave the deletion out of the live patch; the old code stays unused"),
             );
-        } else {
+        } else if makefiles_understood && !created.iter().any(|unit| unit.source == source) {
             errors.push(
-                error("new-unit", "a new source file cannot be part of a live patch yet")
+                error("new-unit", "no makefile of the patch adds the new source file to an object")
                     .file(source)
                     .remedy("put the new functions into a file that the kernel has"),
             );
@@ -98,7 +105,7 @@ pub fn run(
         errors.push(error);
         std::mem::take(&mut errors)
     })?;
-    let mut units = Vec::new();
+    let mut units = created;
     let mut no_units = BTreeMap::new();
     for (source, located) in located {
         match located {
@@ -159,9 +166,9 @@ pub fn confirm(options: &Options, units: &[Unit], events: Events<'_>) -> Result<
     Ok(())
 }
 
-type Located = BTreeMap<PathBuf, Result<units::Unit, Unpatchable>>;
+pub(super) type Located = BTreeMap<PathBuf, Result<units::Unit, Unpatchable>>;
 
-fn locate(kernel: &Kernel<'_>, sources: &[PathBuf]) -> Result<Located, Error> {
+pub(super) fn locate(kernel: &Kernel<'_>, sources: &[PathBuf]) -> Result<Located, Error> {
     units::locate(kernel.tree, kernel.vmlinux, kernel.is_shipped, sources)
         .map_err(|error| tree_error(Phase::Plan, error))
 }
@@ -229,7 +236,7 @@ fn read_by_nobody(
     lost.map(|(source, reason)| unpatchable(source, reason)).collect()
 }
 
-fn error(code: &'static str, message: impl std::fmt::Display) -> Error {
+pub(super) fn error(code: &'static str, message: impl std::fmt::Display) -> Error {
     Error::new(Phase::Plan, code, message)
 }
 
@@ -244,7 +251,7 @@ fn exists_or_goes(patched: &Patched, path: &Path) -> bool {
     patched.touched.get(path).is_some_and(|touched| !touched.created)
 }
 
-fn planned(source: &Path, unit: &units::Unit, indirect: bool) -> Result<Unit, Error> {
+pub(super) fn planned(source: &Path, unit: &units::Unit, indirect: bool) -> Result<Unit, Error> {
     let compile = unit.command.compile().map_err(|e| {
         error("command", "kbuild's command for the unit is not understood").file(source).cause(e)
     })?;
@@ -268,7 +275,13 @@ fn planned(source: &Path, unit: &units::Unit, indirect: bool) -> Result<Unit, Er
         compile,
         objtool: unit.command.objtool().map(<[String]>::to_vec),
         indirect,
+        created: false,
     })
+}
+
+/// The path of an object that a makefile names, below the object tree.
+pub(super) fn relative_to(makefile: &Path, object: &str) -> PathBuf {
+    makefile.parent().unwrap_or(Path::new("")).join(object)
 }
 
 /// The error for a source whose code is not where a live patch reaches.

@@ -98,13 +98,14 @@ impl Search<'_> {
     fn originals(&self, units: &[Unit]) -> Result<Vec<Option<Original>>, Vec<Error>> {
         let done = AtomicUsize::new(0);
         let found = units.par_iter().map(|unit| {
-            let original = self.original(unit);
+            let original = if unit.created { Ok(None) } else { self.original(unit) };
             self.progress(&done, units.len(), unit);
             original
         });
         let mut found = gather(found.collect())?;
         // Some read files that kbuild generates together with their objects.
-        let lacking: Vec<usize> = (0..units.len()).filter(|&at| found[at].is_none()).collect();
+        let lacking: Vec<usize> =
+            (0..units.len()).filter(|&at| found[at].is_none() && !units[at].created).collect();
         self.generate(lacking.iter().map(|&at| &units[at]))?;
         let again = lacking.par_iter().map(|&at| Ok((at, self.original(&units[at])?)));
         for (at, original) in gather(again.collect())? {
@@ -278,6 +279,7 @@ mod tests {
         let patched = Patched {
             files: [("include/a.h".into(), None), ("fs/new.h".into(), None)].into(),
             touched: [("include/a.h".into(), touched(false)), ("fs/new.h".into(), touched(true))].into(),
+            ..Patched::default()
         };
         let changes = Changes::new(&patched, Path::new("/s"));
         for (file, reached) in [

@@ -34,8 +34,8 @@ pub struct Changed {
     pub types: Vec<String>,
 }
 
-/// The exported symbols whose CRC changes, each of which is warned of. Nothing where the kernel has no CRCs from
-/// genksyms.
+/// The exported symbols whose CRC changes, each of which is warned of. Nothing but a warning where the kernel's CRCs are
+/// not from genksyms.
 pub fn run(
     context: &Context<'_>,
     units: &[Unit],
@@ -43,9 +43,8 @@ pub fn run(
     exports: &Symvers,
     events: Events<'_>,
 ) -> Result<BTreeMap<String, Changed>, Vec<Error>> {
-    // Kernels with GENDWARFKSYMS compute them from debug information, and have no genksyms.
     if !context.tree.path().join(GENKSYMS).exists() {
-        return Ok(BTreeMap::new());
+        return unknown(units, objects, exports, events);
     }
     let pool = compile::pool(context.jobs)?;
     let results: Vec<Result<Vec<(String, Changed)>, Error>> =
@@ -61,6 +60,30 @@ pub fn run(
         events(Event::warning(format!("the type of exported {symbol} changes: {}", describe(change))));
     }
     if errors.is_empty() { Ok(changed) } else { Err(errors) }
+}
+
+/// Kernels with GENDWARFKSYMS compute CRCs from debug information, and their builds bring no genksyms: what the patches
+/// do to exported symbols is not known, and that is said.
+fn unknown(
+    units: &[Unit],
+    objects: &Objects,
+    exports: &Symvers,
+    events: Events<'_>,
+) -> Result<BTreeMap<String, Changed>, Vec<Error>> {
+    for unit in units {
+        let exported = exported(unit, objects).map_err(|error| vec![error])?;
+        // Kernels without MODVERSIONS have no CRCs at all.
+        let has_crc = |name: &&String| exports.get(name.as_bytes().as_bstr()).is_some_and(|e| e.crc != 0);
+        let names: Vec<&str> = exported.iter().filter(has_crc).map(String::as_str).collect();
+        if !names.is_empty() {
+            events(Event::warning(format!(
+                "{}: the kernel's build has no genksyms: whether the patches change the type of exported {} is not known",
+                unit.object.display(),
+                names.join(", ")
+            )));
+        }
+    }
+    Ok(BTreeMap::new())
 }
 
 /// Errors for extracts that refer to a symbol whose CRC changed.

@@ -282,7 +282,8 @@ impl Error {
             }
             Error::FileChanged(_) => "try again when nobody writes to it any more".to_owned(),
             Error::Unsigned { .. } => {
-                "sign it with a key that this kernel trusts: scripts/sign-file of the kernel headers"
+                "sign it with a key that this kernel trusts: kpatch-build --sign-key, or scripts/sign-file of the \
+                 kernel's headers"
                     .to_owned()
             }
             Error::Older { .. } => {

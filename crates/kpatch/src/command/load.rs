@@ -173,7 +173,8 @@ fn refusal(error: &io::Error) -> String {
         Some(Errno::INVAL) => "a function or symbol to be patched is not found in the kernel",
         Some(Errno::KEYREJECTED | Errno::NOKEY) => "no key that the kernel trusts signed it",
         Some(Errno::PERM) => {
-            "loading modules is not allowed here (not root, kernel.modules_disabled, lockdown)"
+            "loading modules is not allowed here (not root, kernel.modules_disabled, or locked down and no key that \
+             the kernel trusts signed it)"
         }
         _ => return error.to_string(),
     };

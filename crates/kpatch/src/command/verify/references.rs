@@ -89,15 +89,16 @@ fn resolved(
         .filter(|start| *start != 0)
         .ok_or_else(|| unknown("the kernel does not show where the section is"))?;
     let at = start.wrapping_add(relocation.offset);
-    let target = evidence.find(&relocation.object, &relocation.symbol, relocation.sympos)?;
+    let symbol = evidence.find(&relocation.object, &relocation.symbol, relocation.sympos)?;
+    let target = symbol.wrapping_add_signed(relocation.addend);
     if let Some((_, size)) = SORTED.iter().find(|(name, _)| *name == relocation.section) {
         return in_sorted_table(relocation, &field, start, *size, target, evidence);
     }
     if relocation.symbol.starts_with(STATIC_CALL) {
-        return static_call(at, target, evidence);
+        return static_call(at, symbol, evidence);
     }
     let bytes = evidence.bytes(at, field.width)?;
-    let expected = field.leading_to(target.wrapping_add_signed(relocation.addend), at);
+    let expected = field.leading_to(target, at);
     match field.value(&bytes) {
         Some(found) if found == expected => Ok(()),
         found => Err((

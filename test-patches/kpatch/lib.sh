@@ -1,4 +1,4 @@
-# What all cases of kpatch use; put before each of them.
+# What all cases of kpatch use; put before each of them. Here and in what follows, any POSIX shell will do.
 
 PATH=/shared:$PATH
 M=/shared
@@ -35,16 +35,12 @@ says() { grep -q -- "$1" $SAID || fail "it does not say \`$1\`"; }
 silent_on() { ! grep -q -- "$1" $SAID || fail "it says \`$1\`"; }
 
 # The effects of the patches one.patch and two.patch.
-has_one() { grep -q '^VMALLOCUSED:' /proc/meminfo || fail "the first patch has no effect"; }
+has_one() { grep -q '^PERCPU:' /proc/meminfo || fail "the first patch has no effect"; }
 has_two() { grep -q '^MEMTOTAL:' /proc/meminfo || fail "the second patch has no effect"; }
-not_one() { grep -q '^VmallocUsed:' /proc/meminfo || fail "the first patch has an effect"; }
+not_one() { grep -q '^Percpu:' /proc/meminfo || fail "the first patch has an effect"; }
 not_two() { grep -q '^MemTotal:' /proc/meminfo || fail "the second patch has an effect"; }
 
 nothing_loaded() {
     [ -z "$(ls /sys/kernel/livepatch)" ] || fail "a live patch is loaded"
     ! grep -q '^lp_' /proc/modules || fail "a module is loaded"
 }
-
-# A case begins with nothing, whatever the last one left.
-kpatch unload --all >/dev/null 2>&1
-rm -rf /var/lib/kpatch /run/kpatch

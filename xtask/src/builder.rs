@@ -140,9 +140,29 @@ impl Builder {
         arguments: &[String],
         output: &Path,
     ) -> Result<Built> {
+        let named = [&["-n".to_owned(), name.to_owned()], arguments].concat();
+        self.run(limit, patches, &named, output)
+    }
+
+    /// The same with the name that kpatch-build chooses.
+    pub(crate) fn build_unnamed(
+        &self,
+        patches: &[PathBuf],
+        arguments: &[String],
+        output: &Path,
+    ) -> Result<Built> {
+        self.run(None, patches, arguments, output)
+    }
+
+    fn run(
+        &self,
+        limit: Option<Duration>,
+        patches: &[PathBuf],
+        arguments: &[String],
+        output: &Path,
+    ) -> Result<Built> {
         empty_directory(output)?;
-        let mut words: Vec<OsString> = vec!["-n".into(), name.into()];
-        words.extend(arguments.iter().map(Into::into));
+        let mut words: Vec<OsString> = arguments.iter().map(Into::into).collect();
         words.extend(patches.iter().map(|path| path.clone().into_os_string()));
         let failed = |error: std::io::Error| Error::Command {
             command: self.program.display().to_string(),

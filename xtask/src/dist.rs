@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::{runtime, tools};
-use kpatch_package::{Needs, Package, Scripts, deb, rpm};
+use kpatch_package::{Needs, Package, PackageError, Scripts, deb, rpm};
 use std::path::{Path, PathBuf};
 
 /// Arguments of the chore.
@@ -48,20 +48,36 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     fs_err::create_dir_all(&output)?;
     let mut debs = Vec::new();
     for package in [kpatch()?, kpatch_build()?] {
-        let failed = |error| Error::Failed(format!("{}: {error}", package.name));
-        let path = output.join(deb::file_name(&package));
-        fs_err::write(&path, deb::write(&package).map_err(failed)?)?;
-        println!("{}", path.display());
-        debs.push(path);
-        let path = output.join(rpm::file_name(&package));
-        fs_err::write(&path, rpm::write(&package).map_err(failed)?)?;
-        println!("{}", path.display());
+        let deb = write_deb(&package, &output)?;
+        println!("{}", deb.display());
+        debs.push(deb);
+        println!("{}", write_rpm(&package, &output)?.display());
     }
     for suite in &arguments.check {
         check(suite, &debs)?;
         println!("{suite}: apt installs and removes the packages, and the programs run");
     }
     Ok(())
+}
+
+/// Writes a package into a directory, as deb.
+pub(crate) fn write_deb(package: &Package, directory: &Path) -> Result<PathBuf> {
+    let bytes = deb::write(package).map_err(|error| failed(package, &error))?;
+    let path = directory.join(deb::file_name(package));
+    fs_err::write(&path, bytes)?;
+    Ok(path)
+}
+
+/// Writes a package into a directory, as rpm.
+pub(crate) fn write_rpm(package: &Package, directory: &Path) -> Result<PathBuf> {
+    let bytes = rpm::write(package).map_err(|error| failed(package, &error))?;
+    let path = directory.join(rpm::file_name(package));
+    fs_err::write(&path, bytes)?;
+    Ok(path)
+}
+
+fn failed(package: &Package, error: &PackageError) -> Error {
+    Error::Failed(format!("{}: {error}", package.name))
 }
 
 fn version() -> &'static str {
@@ -86,7 +102,7 @@ fn add_completions(package: &mut Package, program: &str) -> Result<()> {
 }
 
 /// The package that a patched machine has. It needs nothing: kpatch must run before anything else does.
-fn kpatch() -> Result<Package> {
+pub(crate) fn kpatch() -> Result<Package> {
     let mut package = Package {
         name: "kpatch".to_owned(),
         version: version().to_owned(),
@@ -196,7 +212,7 @@ fn check(suite: &str, debs: &[PathBuf]) -> Result<()> {
 }
 
 /// A path for mmdebstrap's shell.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }
 

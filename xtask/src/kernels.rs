@@ -82,6 +82,17 @@ pub(crate) fn copy_packages(kernel: &Kernel, from: &Path, to: &Path) -> Result<(
     Ok(())
 }
 
+/// The file of the package that a kernel is installed from.
+pub(crate) fn image_package(kernel: &Kernel, cache: &Path) -> Result<PathBuf> {
+    let record = kernel.packages().into_iter().find(|record| record.role == "image");
+    let file = record.map(|record| cache.join("debs").join(record.package.file_name()));
+    file.filter(|file| file.exists()).ok_or_else(|| Error::NotInImage {
+        what: "package".to_owned(),
+        release: kernel.release.clone(),
+        root: cache.to_owned(),
+    })
+}
+
 /// What QEMU needs of a kernel.
 pub(crate) fn bootable(kernel: &Kernel) -> Result<guest::Kernel> {
     let missing = |what: &str| Error::NotInImage {

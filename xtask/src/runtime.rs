@@ -1,123 +1,69 @@
-//! Tests of `kpatch` on a stock kernel under QEMU: every script of `test-patches/kpatch`, all in one boot.
+//! Tests of `kpatch` on stock kernels under QEMU.
+
+mod altered;
+mod commands;
+mod enrolled;
+mod keys;
+mod script;
+mod system;
 
 use crate::builder::Builder;
 use crate::error::{Error, Result};
-use crate::guest::{self, Case, Options};
-use crate::modules::Modules;
+use crate::guest;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// The modules: name, patches, does it stack upon others.
-const MODULES: [(&str, &[&str], bool); 5] = [
-    ("lp_one", &["one"], true),
-    ("lp_two", &["two"], true),
-    ("lp_v1", &["one"], false),
-    ("lp_v2", &["one", "two"], false),
-    ("lp_sleep", &["sleep"], false),
-];
-
-/// A module of the kernel that is no live patch.
-const ORDINARY: &str = "dummy";
-
-/// How a test is run.
+/// What is tested on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
-    /// Rounds of loading and unloading under load.
-    pub(crate) cycles: u32,
-    /// Virtual processors.
-    pub(crate) processors: u32,
+pub(crate) struct Bench<'a> {
+    /// Makes the modules.
+    pub(crate) builder: &'a Builder,
+    /// The kernel.
+    pub(crate) kernel: &'a guest::Kernel,
+    /// The same uncompressed, with symbols.
+    pub(crate) vmlinux: &'a Path,
+    /// The package that the kernel is from.
+    pub(crate) image: &'a Path,
+    /// Where files go.
+    pub(crate) work: &'a Path,
+    /// The long run.
+    pub(crate) full: bool,
 }
 
-/// What `--only` begins with where it names a case of kpatch.
-const PREFIX: &str = "kpatch:";
+/// A case with what failed in it.
+pub(crate) type Judged = (String, Vec<String>);
 
-/// Whether these tests are asked for: by all, or by a name `kpatch:CASE`.
+/// What `--only` begins with where it names a case, and how many cases there are besides those that are named.
+const PREFIXES: [&str; 2] = [commands::PREFIX, system::PREFIX];
+
+/// Runs what is asked for: all, or the cases whose names begin with a prefix.
+pub(crate) fn run(bench: Bench<'_>, only: &[String]) -> Result<Vec<Judged>> {
+    let named = |prefix: &str| only.iter().any(|name| name.starts_with(prefix));
+    let mut judged = Vec::new();
+    if only.is_empty() || named(commands::PREFIX) {
+        judged.extend(commands::run(bench, only)?);
+    }
+    if (only.is_empty() && bench.full) || named(system::PREFIX) {
+        judged.extend(system::run(bench)?);
+    }
+    Ok(judged)
+}
+
+/// Whether anything here is asked for.
 pub(crate) fn is_wanted(only: &[String]) -> bool {
-    only.is_empty() || only.iter().any(|name| name.starts_with(PREFIX))
+    only.is_empty() || only.iter().any(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
 }
 
-/// Where scripts and patches are.
-fn directory() -> PathBuf {
-    crate::workspace_root().join("test-patches/kpatch")
-}
-
-/// Builds everything and runs it; the names of the cases with what failed in them.
-pub(crate) fn run(
-    builder: &Builder,
-    kernel: &guest::Kernel,
-    settings: Settings,
-    work: &Path,
-    only: &[String],
-) -> Result<Vec<(String, Vec<String>)>> {
-    let mut shared = vec![("kpatch".to_owned(), fs_err::read(program()?)?)];
-    for (name, patches, stacks) in MODULES {
-        let patches: Vec<PathBuf> =
-            patches.iter().map(|patch| directory().join(format!("{patch}.patch"))).collect();
-        let mut arguments = vec!["-t".to_owned(), "vmlinux".to_owned()];
-        arguments.extend(stacks.then(|| "-R".to_owned()));
-        let built = builder.build(name, &patches, &arguments, &work.join(name))?;
-        let Some(module) = built.modules.first().filter(|_| built.succeeded()) else {
-            return Err(Error::Failed(format!("{name} was not made:\n{}", built.tail(15).join("\n"))));
-        };
-        shared.push((format!("{name}.ko"), fs_err::read(module)?));
+/// The file of a module made of patches of this directory. `name` is that of its directory.
+fn module(bench: Bench<'_>, name: &str, patches: &[&str], arguments: &[&str]) -> Result<PathBuf> {
+    let patches: Vec<PathBuf> =
+        patches.iter().map(|patch| script::directory().join(format!("{patch}.patch"))).collect();
+    let mut words = vec!["-t".to_owned(), "vmlinux".to_owned()];
+    words.extend(arguments.iter().map(|&word| word.to_owned()));
+    let built = bench.builder.build_unnamed(&patches, &words, &bench.work.join(name))?;
+    match built.modules.first().filter(|_| built.succeeded()) {
+        Some(module) => Ok(module.clone()),
+        None => Err(Error::Failed(format!("{name} was not made:\n{}", built.tail(15).join("\n")))),
     }
-    let one = shared[1].1.clone();
-    shared.push(("lp_foreign.ko".to_owned(), altered(&one, &format!("vermagic={}", kernel.release))?));
-    shared.push(("lp_other_build.ko".to_owned(), altered(&one, "kpatch_target_build_id=")?));
-    let ordinary = Modules::open(&kernel.modules)?.with_dependencies(ORDINARY)?;
-    let ordinary = ordinary.into_iter().next_back().ok_or_else(|| Error::KernelModule {
-        name: ORDINARY.to_owned(),
-        reason: "it is built into the kernel".to_owned(),
-    })?;
-    shared.push(("ordinary.ko".to_owned(), ordinary.content));
-
-    let mut options = Options::new(work.join("logs"));
-    options.processors = settings.processors;
-    options.test_limit = Duration::from_mins(10);
-    options.shared = shared;
-    let cases = cases(settings, only)?;
-    let run = guest::run(kernel, &cases, &options)?;
-    Ok(run
-        .outcomes
-        .iter()
-        .map(|outcome| {
-            let mut failures: Vec<String> = outcome.failures.iter().map(ToString::to_string).collect();
-            if !failures.is_empty() {
-                let from = outcome.output.len().saturating_sub(40);
-                failures.push(format!("it printed:\n    {}", outcome.output[from..].join("\n    ")));
-            }
-            (outcome.name.clone(), failures)
-        })
-        .collect())
-}
-
-/// One case for each script, in the order of their names.
-fn cases(settings: Settings, only: &[String]) -> Result<Vec<Case>> {
-    let library = fs_err::read_to_string(directory().join("lib.sh"))?;
-    let mut cases = Vec::new();
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for entry in fs_err::read_dir(directory())? {
-        paths.push(entry?.path());
-    }
-    paths.sort();
-    for path in paths {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let Some((_, name)) = stem.split_once('-').filter(|_| path.extension().is_some_and(|e| e == "sh"))
-        else {
-            continue;
-        };
-        let name = format!("{PREFIX}{name}");
-        if !only.is_empty() && !only.contains(&name) && !only.contains(&PREFIX.to_owned()) {
-            continue;
-        }
-        let script = fs_err::read_to_string(&path)?;
-        cases.push(Case {
-            name,
-            test: Some(format!("{library}\nCYCLES={}\n{script}", settings.cycles)),
-            ..Case::default()
-        });
-    }
-    Ok(cases)
 }
 
 /// Compiles kpatch so that it runs without libraries.
@@ -141,62 +87,14 @@ pub(crate) fn program() -> Result<PathBuf> {
     })
 }
 
-/// A module with other digits after each place of a text.
-fn altered(module: &[u8], before: &str) -> Result<Vec<u8>> {
-    let mut out = module.to_vec();
-    let places: Vec<usize> = module
-        .windows(before.len())
-        .enumerate()
-        .filter(|(_, window)| *window == before.as_bytes())
-        .map(|(at, _)| at)
-        .collect();
-    let [at] = places[..] else {
-        return Err(Error::Failed(format!("`{before}` is in a module {} times", places.len())));
-    };
-    // The release ends within the text, the build-id begins after it: the nearest digit is part of it.
-    let digit = |byte: &u8| byte.is_ascii_hexdigit();
-    let after = at + before.len();
-    let place = if before.ends_with('=') {
-        Some(after)
-    } else {
-        out[at..after].iter().rposition(u8::is_ascii_digit).map(|p| at + p)
-    };
-    let Some(place) = place.filter(|place| out.get(*place).is_some_and(digit)) else {
-        return Err(Error::Failed(format!("no digit after `{before}`")));
-    };
-    let new = if out[place] == b'9' { b'8' } else { b'9' };
-    out[place] = new;
-    // The note says the build-id as well.
-    if before.ends_with('=') {
-        let id: Vec<u8> = module[after..].iter().copied().take_while(u8::is_ascii_hexdigit).collect();
-        for (at, window) in module.windows(id.len().max(1)).enumerate() {
-            if window == id {
-                out[at] = new;
-            }
-        }
+/// Runs a program; its output, or an error with all that it said.
+fn run_tool(expression: &duct::Expression) -> Result<String> {
+    let name = format!("{expression:?}");
+    let failed = |reason: String| Error::Command { command: name.clone(), reason };
+    let output = expression.stdout_capture().stderr_capture().unchecked().run();
+    let output = output.map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Ok(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn modules_are_altered_in_one_place() {
-        let module = b"x\"build_id\":\"a1b2\" vermagic=6.1.0-5-amd64 SMP\0kpatch_target_build_id=a1b2\0";
-        let foreign = altered(module, "vermagic=6.1.0-5-amd64").unwrap();
-        assert!(String::from_utf8_lossy(&foreign).contains("vermagic=6.1.0-5-amd69 SMP"));
-        let build = String::from_utf8(altered(module, "kpatch_target_build_id=").unwrap()).unwrap();
-        assert!(build.contains("\"build_id\":\"91b2\"") && build.contains("build_id=91b2\0"), "{build}");
-        assert!(altered(module, "absent=").is_err());
-    }
-
-    #[test]
-    fn every_script_is_a_case() {
-        let settings = Settings { cycles: 1, processors: 1 };
-        let all = cases(settings, &[]).unwrap();
-        assert!(all.len() >= 10);
-        assert_eq!(cases(settings, &["kpatch:stall".to_owned()]).unwrap().len(), 1);
-    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
 }

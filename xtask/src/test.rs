@@ -205,10 +205,21 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
             rows.push(Row::of_host(&name, failures, "noticed"));
         }
     }
-    if series.inherits.is_none() && !series.full && runtime::is_wanted(only) {
-        let settings = runtime::Settings { cycles: if arguments.full { 200 } else { 10 }, processors: 2 };
-        for (name, failures) in runtime::run(&builder, &bootable, settings, &directory.join("kpatch"), only)?
-        {
+    let directory = directory.join("kpatch");
+    // In the gate on one kernel, in the long run on all.
+    let first = series.inherits.is_none() && !series.full;
+    let asked_for = !only.is_empty() && arguments.series.contains(&series.name);
+    if (first || arguments.full || asked_for) && runtime::is_wanted(only) {
+        let image = kernels::image_package(&kernel, &builder.cache)?;
+        let bench = runtime::Bench {
+            builder: &builder,
+            kernel: &bootable,
+            vmlinux: &kernels::vmlinux(&kernel)?,
+            image: &image,
+            work: &directory,
+            full: arguments.full && first,
+        };
+        for (name, failures) in runtime::run(bench, only)? {
             rows.push(Row::of_host(&name, failures, "works"));
         }
     }

@@ -41,7 +41,10 @@ const TOOLS: [Tool; 19] = [
 ];
 
 /// What the differ's fixtures are compiled with, and its extracts read with, beyond [`TOOLS`].
-const FIXTURE_TOOLS: [Tool; 11] = [
+const FIXTURE_TOOLS: [Tool; 14] = [
+    tool("openssl", "openssl", "makes keys that sign modules"),
+    tool("dpkg-scanpackages", "dpkg-dev", "makes a repository of packages"),
+    tool("/usr/sbin/mke2fs", "e2fsprogs", "makes the disks of a whole system"),
     tool("gcc-11", "gcc-11", "compiles fixtures of the differ"),
     tool("clang-14", "clang-14", "compiles fixtures of the differ"),
     tool("clang-16", "clang-16", "compiles fixtures of the differ"),

@@ -8,8 +8,23 @@ use std::time::{Duration, Instant};
 
 /// The kernel's command line. Its own watchdogs would measure how busy the host is; a guest that hangs is noticed
 /// from outside.
-const APPEND: &str = "console=ttyS0 loglevel=7 printk.devkmsg=on oops=panic panic=-1 nosoftlockup \
+const APPEND: &str = "console=ttyS0 loglevel=7 printk.devkmsg=on oops=panic nosoftlockup \
                       rcupdate.rcu_cpu_stall_suppress=1";
+
+/// What a machine boots from, besides the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Media<'a> {
+    /// An initramfs that is all there is. The machine ends with the first reset.
+    Initramfs(&'a [u8]),
+    /// Disks, the first with a root file system, and the initramfs of its distribution. The machine may boot several
+    /// times.
+    Disks {
+        /// Images of file systems.
+        images: &'a [&'a Path],
+        /// The initramfs.
+        initrd: &'a Path,
+    },
+}
 
 /// What a boot left behind.
 #[derive(Debug)]
@@ -55,20 +70,19 @@ fn idle_limit(options: &Options) -> Duration {
     options.test_limit.max(options.transition_limit) + options.slack
 }
 
-/// Boots the kernel with the initramfs, with `directory` for files, and waits for the end.
-pub(super) fn boot(kernel: &Kernel, initramfs: &[u8], directory: &Path, options: &Options) -> Result<Boot> {
-    let initrd = directory.join("initramfs");
+/// Boots the kernel, with `directory` for files, and waits for the end.
+pub(super) fn boot(kernel: &Kernel, media: Media<'_>, directory: &Path, options: &Options) -> Result<Boot> {
     let console = directory.join("console.log");
     let facts = directory.join("report.log");
     let stderr = directory.join("qemu.log");
-    fs_err::write(&initrd, initramfs)?;
+    let mut append = format!("{APPEND} {}", options.append);
 
     let mut command = Command::new("qemu-system-x86_64");
     command
         // Without cx16: TCG's emulation of an unlocked cmpxchg16b lets 6.12 die at random.
         .args(["-accel", "tcg", "-cpu", "max,-cx16"])
         .args(["-m", &options.memory.to_string(), "-smp", &options.processors.to_string()])
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"])
         .args([
             "-serial",
             &format!("file:{}", console.display()),
@@ -77,13 +91,28 @@ pub(super) fn boot(kernel: &Kernel, initramfs: &[u8], directory: &Path, options:
         ])
         .arg("-kernel")
         .arg(&kernel.vmlinuz)
-        .arg("-initrd")
-        .arg(&initrd)
-        // An oops stops the machine: what a kernel does after one tells nothing.
-        .args(["-append", APPEND])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(fs_err::File::create(&stderr)?.into_parts().0);
+    match media {
+        Media::Initramfs(bytes) => {
+            let initrd = directory.join("initramfs");
+            fs_err::write(&initrd, bytes)?;
+            // An oops stops the machine: what a kernel does after one tells nothing.
+            append += " panic=-1";
+            command.arg("-no-reboot").arg("-initrd").arg(initrd);
+        }
+        Media::Disks { images, initrd } => {
+            // The same: a machine that may be reset would begin anew.
+            append += " panic=0 root=/dev/vda rw";
+            command.arg("-initrd").arg(initrd);
+            for image in images {
+                let drive = format!("file={},format=raw,if=virtio,cache=unsafe", image.display());
+                command.args(["-drive", &drive]);
+            }
+        }
+    }
+    command.args(["-append", &append]);
     let child = command.spawn().map_err(|error| {
         if error.kind() == std::io::ErrorKind::NotFound {
             Error::Missing {

@@ -161,6 +161,8 @@ pub(crate) struct Options {
     pub(crate) logs: PathBuf,
     /// Programs and files that all cases find in the directory `/shared`.
     pub(crate) shared: Vec<(String, Vec<u8>)>,
+    /// More for the kernel's command line.
+    pub(crate) append: String,
 }
 
 impl Options {
@@ -174,6 +176,7 @@ impl Options {
             slack: Duration::from_mins(1),
             logs,
             shared: Vec::new(),
+            append: String::new(),
         }
     }
 }
@@ -198,27 +201,73 @@ pub(crate) fn run(kernel: &Kernel, cases: &[Case], options: &Options) -> Result<
         let directory = tempfile::Builder::new().prefix("kpatch-guest-").tempdir()?;
         let initramfs = initramfs::build(rest, &modules, options)?;
         run.boots += 1;
-        let boot = machine::boot(kernel, &initramfs, directory.path(), options)?;
-        let outcomes = judge(rest, &boot, options);
+        let boot = machine::boot(kernel, machine::Media::Initramfs(&initramfs), directory.path(), options)?;
+        run.take(kernel, rest, &boot, options)?;
+    }
+    Ok(run)
+}
+
+/// Runs a root file system, with other disks beside it, that reports as `init.sh` does, over as many boots as it wants. Cases that it did not come to
+/// have failed.
+pub(crate) fn run_disks(
+    kernel: &Kernel,
+    images: &[&Path],
+    initrd: &Path,
+    cases: &[Case],
+    options: &Options,
+) -> Result<Run> {
+    let mut run = Run { outcomes: Vec::new(), boots: 1, kept_logs: Vec::new() };
+    let directory = tempfile::Builder::new().prefix("kpatch-guest-").tempdir()?;
+    let media = machine::Media::Disks { images, initrd };
+    let boot = machine::boot(kernel, media, directory.path(), options)?;
+    run.take(kernel, cases, &boot, options)?;
+    for case in &cases[run.outcomes.len().min(cases.len())..] {
+        let failure = Failure {
+            step: "guest".to_owned(),
+            reason: format!("never begun: {}", boot.end.describe(options)),
+            output: Vec::new(),
+        };
+        run.outcomes.push(Outcome {
+            name: case.name.clone(),
+            failures: vec![failure],
+            objects: Vec::new(),
+            transition: None,
+            log: String::new(),
+            output: Vec::new(),
+        });
+    }
+    Ok(run)
+}
+
+impl Run {
+    /// Judges a boot, and keeps its logs where something failed.
+    fn take(
+        &mut self,
+        kernel: &Kernel,
+        cases: &[Case],
+        boot: &machine::Boot,
+        options: &Options,
+    ) -> Result<()> {
+        let outcomes = judge(cases, boot, options);
         if outcomes.as_ref().map_or(true, |outcomes| !outcomes.iter().all(Outcome::passed)) {
-            let kept = options.logs.join(format!("{}-boot-{}", kernel.release, run.boots));
+            let kept = options.logs.join(format!("{}-boot-{}", kernel.release, self.boots));
             fs_err::create_dir_all(&kept)?;
             fs_err::write(kept.join("console.log"), &boot.console)?;
             fs_err::write(kept.join("report.log"), &boot.report)?;
-            run.kept_logs.push(kept);
+            self.kept_logs.push(kept);
         }
         match outcomes {
-            Ok(outcomes) => run.outcomes.extend(outcomes),
+            Ok(outcomes) => self.outcomes.extend(outcomes),
             Err(reason) => {
-                let logs = run.kept_logs.last().map_or_else(String::new, |path| path.display().to_string());
+                let logs = self.kept_logs.last().map_or_else(String::new, |path| path.display().to_string());
                 return Err(Error::Failed(format!(
                     "kernel {} does not come up: {reason}; logs are in {logs}",
                     kernel.release
                 )));
             }
         }
+        Ok(())
     }
-    Ok(run)
 }
 
 /// The outcomes of the cases that a boot reached, at least one; an error when it reached none.

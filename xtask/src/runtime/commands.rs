@@ -1,0 +1,140 @@
+//! Every command against the real sysfs: each script of `test-patches/kpatch`, as many as possible in one boot.
+
+use super::altered::altered;
+use super::enrolled;
+use super::keys::Keys;
+use super::script::{self, Script};
+use super::{Bench, Judged, module, program, run_tool};
+use crate::error::{Error, Result};
+use crate::guest::{self, Case, Options};
+use crate::modules::Modules;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The modules: name, patches, further arguments of kpatch-build.
+const MODULES: [(&str, &[&str], &[&str]); 7] = [
+    ("lp_one", &["one"], &["-R"]),
+    ("lp_two", &["two"], &["-R"]),
+    ("lp_v1", &["one"], &[]),
+    ("lp_v2", &["one", "two"], &[]),
+    ("lp_sleep", &["sleep"], &["-R"]),
+    ("lp_calls", &["calls"], &[]),
+    ("lp_hook", &["hook"], &["-R"]),
+];
+
+/// A module of the kernel that is no live patch.
+const ORDINARY: &str = "dummy";
+
+/// What the names of these cases begin with.
+pub(super) const PREFIX: &str = "kpatch:";
+
+/// Virtual processors.
+const PROCESSORS: u32 = 2;
+
+/// Builds everything and runs it.
+pub(super) fn run(bench: Bench<'_>, only: &[String]) -> Result<Vec<Judged>> {
+    let mut options = Options::new(PathBuf::new());
+    options.processors = PROCESSORS;
+    options.test_limit = Duration::from_mins(if bench.full { 40 } else { 10 });
+    let keys = Keys::make(bench.work, "ours")?;
+    options.shared = shared(bench, &keys)?;
+    // 200 rounds under the emulator take minutes.
+    let cycles = if bench.full { 200 } else { 10 };
+    let mut judged = Vec::new();
+    for (number, boot) in (1..).zip(boots(cycles, only)?) {
+        options.logs = bench.work.join(format!("logs-{number}"));
+        options.append = boot.append;
+        let mut kernel = bench.kernel.clone();
+        if boot.enrolled {
+            kernel.vmlinuz = bench.work.join("vmlinux");
+            enrolled::enroll(bench.vmlinux, &keys.certificate, &kernel.vmlinuz)?;
+        }
+        let run = guest::run(&kernel, &boot.cases, &options)?;
+        judged.extend(run.outcomes.iter().map(|outcome| (outcome.name.clone(), script::failures(outcome))));
+    }
+    Ok(judged)
+}
+
+/// What the scripts find in `/shared`.
+fn shared(bench: Bench<'_>, keys: &Keys) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut shared = vec![("kpatch".to_owned(), fs_err::read(program()?)?)];
+    let mut make = |name: &str, patches: &[&str], arguments: &[&str]| {
+        let path = module(bench, name, patches, &[&["-n", name], arguments].concat())?;
+        shared.push((format!("{name}.ko"), fs_err::read(path)?));
+        Ok::<_, Error>(())
+    };
+    for (name, patches, arguments) in MODULES {
+        make(name, patches, arguments)?;
+    }
+    make("lp_signed", &["one"], &keys.arguments())?;
+    make("lp_stranger", &["one"], &Keys::make(bench.work, "stranger")?.arguments())?;
+    shared.push(("kill-at".to_owned(), kill_at(bench.work)?));
+    let one = shared[1].1.clone();
+    shared.push(("lp_foreign.ko".to_owned(), altered(&one, &format!("vermagic={}", bench.kernel.release))?));
+    shared.push(("lp_other_build.ko".to_owned(), altered(&one, "kpatch_target_build_id=")?));
+    let ordinary = Modules::open(&bench.kernel.modules)?.with_dependencies(ORDINARY)?;
+    let ordinary = ordinary.into_iter().next_back().ok_or_else(|| Error::KernelModule {
+        name: ORDINARY.to_owned(),
+        reason: "it is built into the kernel".to_owned(),
+    })?;
+    shared.push(("ordinary.ko".to_owned(), ordinary.content));
+    Ok(shared)
+}
+
+/// Compiles what kills a program at a system call.
+fn kill_at(work: &Path) -> Result<Vec<u8>> {
+    let (source, program) = (work.join("kill-at.c"), work.join("kill-at"));
+    fs_err::write(&source, include_str!("kill-at.c"))?;
+    run_tool(&duct::cmd!("gcc", "-O1", "-static", "-o", &program, &source))?;
+    Ok(fs_err::read(&program)?)
+}
+
+/// Cases that share a boot.
+#[derive(Debug, Default)]
+struct Boot {
+    /// Words on the kernel's command line.
+    append: String,
+    /// The kernel trusts the tests' key.
+    enrolled: bool,
+    cases: Vec<Case>,
+}
+
+/// The cases by boot; those that want none of their own come first.
+fn boots(cycles: u32, only: &[String]) -> Result<Vec<Boot>> {
+    let library = script::library()?;
+    let begin = fs_err::read_to_string(script::directory().join("begin.sh"))?;
+    let wanted = |script: &Script| {
+        let name = format!("{PREFIX}{}", script.name);
+        only.is_empty() || only.contains(&name) || only.iter().any(|name| name == PREFIX)
+    };
+    let mut boots = vec![Boot::default()];
+    for script in script::read_all(&script::directory())?.into_iter().filter(wanted) {
+        let case = Case {
+            name: format!("{PREFIX}{}", script.name),
+            test: Some(format!("{library}\n{begin}\nCYCLES={cycles}\n{}", script.text)),
+            ..Case::default()
+        };
+        match script.boot {
+            None => boots[0].cases.push(case),
+            Some(append) => boots.push(Boot { append, enrolled: script.enrolled, cases: vec![case] }),
+        }
+    }
+    boots.retain(|boot| !boot.cases.is_empty());
+    Ok(boots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_is_run_once() {
+        let all = boots(1, &[]).unwrap();
+        let count: usize = all.iter().map(|boot| boot.cases.len()).sum();
+        assert_eq!(count, script::read_all(&script::directory()).unwrap().len());
+        assert!(all[0].append.is_empty() && all[0].cases.len() >= 10);
+        assert_eq!(all.iter().filter(|boot| boot.enrolled).count(), 1);
+        assert_eq!(boots(1, &["kpatch:stall".to_owned()]).unwrap()[0].cases.len(), 1);
+        assert!(boots(1, &["system:".to_owned()]).unwrap().is_empty());
+    }
+}

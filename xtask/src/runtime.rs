@@ -38,6 +38,7 @@ const PREFIXES: [&str; 2] = [commands::PREFIX, system::PREFIX];
 /// Runs what is asked for: all, or the cases whose names begin with a prefix.
 pub(crate) fn run(bench: Bench<'_>, only: &[String]) -> Result<Vec<Judged>> {
     let named = |prefix: &str| only.iter().any(|name| name.starts_with(prefix));
+    fs_err::create_dir_all(bench.work)?;
     let mut judged = Vec::new();
     if only.is_empty() || named(commands::PREFIX) {
         judged.extend(commands::run(bench, only)?);

@@ -396,10 +396,14 @@ impl std::fmt::Display for ErrorReport {
     }
 }
 
-/// Loads every module, objects first; those whose object cannot be loaded get a second chance without it.
+/// Loads every module, objects first; those whose object cannot be loaded get a second chance without it. What
+/// worked in an earlier run is not done again.
 fn load_all(kernel: &guest::Kernel, entries: &mut [Entry], output: &Path) -> Result<()> {
+    for entry in entries.iter_mut() {
+        entry.loaded = known_load(entry)?;
+    }
     let options = guest::Options::new(output.join("logs"));
-    let first = cases(entries, |_| true, false)?;
+    let first = cases(entries, |entry| entry.loaded.is_none(), false)?;
     let mut without = BTreeMap::new();
     for outcome in guest::run(kernel, &first, &options)?.outcomes {
         match unloadable(&outcome) {
@@ -418,7 +422,37 @@ fn load_all(kernel: &guest::Kernel, entries: &mut [Entry], output: &Path) -> Res
         };
         set(entries, &outcome.name, result);
     }
-    Ok(())
+    entries.iter().try_for_each(keep_load)
+}
+
+/// What a kernel did with a module, as it is kept beside the module.
+#[derive(Debug, Serialize, Deserialize)]
+struct LoadRecord {
+    /// Hash of the module.
+    module: String,
+    loaded: Loaded,
+}
+
+/// The module's hash, and the file for what became of it.
+fn load_record(entry: &Entry) -> Result<Option<(String, PathBuf)>> {
+    let Some(module) = &entry.module else { return Ok(None) };
+    let hash = blake3::hash(&fs_err::read(module)?).to_hex().to_string();
+    Ok(Some((hash, module.with_file_name("loaded.json"))))
+}
+
+fn known_load(entry: &Entry) -> Result<Option<Loaded>> {
+    let Some((hash, file)) = load_record(entry)? else { return Ok(None) };
+    let known = fs_err::read(file).ok().and_then(|bytes| serde_json::from_slice::<LoadRecord>(&bytes).ok());
+    let worked =
+        |record: &LoadRecord| record.module == hash && !matches!(record.loaded, Loaded::Fails { .. });
+    Ok(known.filter(worked).map(|record| record.loaded))
+}
+
+fn keep_load(entry: &Entry) -> Result<()> {
+    let Some(((module, file), loaded)) = load_record(entry)?.zip(entry.loaded.clone()) else { return Ok(()) };
+    let text = serde_json::to_vec_pretty(&LoadRecord { module, loaded })
+        .map_err(|error| Error::Failed(error.to_string()))?;
+    Ok(fs_err::write(file, text)?)
 }
 
 fn set(entries: &mut [Entry], name: &str, loaded: Loaded) {
@@ -464,6 +498,23 @@ fn loaded(outcome: &Outcome) -> Loaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_worked_is_not_loaded_again() {
+        let root = tempfile::tempdir().unwrap();
+        let module = root.path().join("m.ko");
+        fs_err::write(&module, "one").unwrap();
+        let mut entry = Entry { module: Some(module.clone()), ..Entry::new("m", End::Module) };
+        assert_eq!(known_load(&entry).unwrap(), None);
+        entry.loaded = Some(Loaded::Works);
+        keep_load(&entry).unwrap();
+        assert_eq!(known_load(&entry).unwrap(), Some(Loaded::Works));
+        fs_err::write(&module, "two").unwrap();
+        assert_eq!(known_load(&entry).unwrap(), None);
+        entry.loaded = Some(Loaded::Fails { failures: Vec::new() });
+        keep_load(&entry).unwrap();
+        assert_eq!(known_load(&entry).unwrap(), None);
+    }
 
     #[test]
     fn patches_that_do_not_apply_are_told_apart() {

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod cache;
+pub mod callers;
 pub mod cli;
 pub mod environment;
 pub mod error;

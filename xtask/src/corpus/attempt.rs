@@ -116,7 +116,8 @@ impl<'b> Attempts<'b> {
         }
         let output = output.with_file_name(format!("{name}{suffix}"));
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.builder.release.as_bytes()).update(b"\0").update(&fs_err::read(patch)?);
+        let text = fs_err::read(patch)?;
+        hasher.update(self.builder.release.as_bytes()).update(b"\0").update(&text);
         let input = hasher.finalize().to_hex().to_string();
         let key = hasher.update(self.tool.as_bytes()).finalize().to_hex().to_string();
         let (record, json) = (output.join("record.json"), output.join("report.json"));
@@ -131,7 +132,7 @@ impl<'b> Attempts<'b> {
             }
         }
         words.extend(["--json".to_owned(), json.display().to_string()]);
-        let limit = (!alone).then_some(self.limit);
+        let limit = (!alone && touches_header(&text)).then_some(self.limit);
         let built =
             self.builder.build_within(limit, &module_stem(name), &[patch.to_owned()], &words, &output)?;
         let record_of = Record { key, input, seconds: built.time.as_secs_f64(), stopped: built.stopped };
@@ -174,6 +175,16 @@ fn attempt(name: &str, record: Record, json: &Path, built: &Built) -> Attempt {
         _ => entry.errors = built.tail(20),
     }
     Attempt { entry, stopped: record.stopped, layouts }
+}
+
+/// Whether a patch names a header among the files that it changes: only these have readers that may be many.
+fn touches_header(patch: &[u8]) -> bool {
+    let of_line = |line: &[u8]| {
+        let name =
+            line.strip_prefix(b"+++ ").and_then(|rest| rest.split(|byte| byte.is_ascii_whitespace()).next());
+        name.is_some_and(|name| name.ends_with(b".h"))
+    };
+    patch.split(|byte| *byte == b'\n').any(of_line)
 }
 
 /// The structure that a refusal's remedy names.
@@ -252,7 +263,7 @@ touch "$out/$name.ko"
         fs_err::write(&program, FAKE).unwrap();
         fs_err::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let patch = root.path().join("x.patch");
-        fs_err::write(&patch, "").unwrap();
+        fs_err::write(&patch, "--- a/x.h\t1970\n+++ b/x.h\t1970\n").unwrap();
         let builder = Builder::existing(&program, "r").unwrap();
         let attempts = Attempts::new(&builder, Duration::from_secs(1), false).unwrap();
         attempts.entry(name, &patch, &root.path().join("out").join(name)).unwrap()
@@ -268,6 +279,12 @@ touch "$out/$name.ko"
         assert_eq!(layout.end, End::Module);
         assert_eq!(layout.allowed, ["a", "b", "c"]);
         assert_eq!(layout.layouts.len(), 3);
+    }
+
+    #[test]
+    fn headers_are_told_from_sources() {
+        assert!(touches_header(b"--- a/x.h\n+++ b/x.h\n@@ -1 +1 @@\n"));
+        assert!(!touches_header(b"--- a/x.c\n+++ b/x.c\n+++ that .h\n"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use bstr::ByteSlice;
 use create_diff_object::{
     Diagnostic, DiffError, EntrySizes, Failure, Input, Outcome, Report, SkipReason, Skipped, SourceLine,
 };
@@ -12,6 +13,7 @@ use super::compile::{self, Context, Job, Objects, Plain, Variant};
 use super::plan::Unit;
 use super::shipped::{ShippedBytes, Tables};
 use crate::cache::{Cache, KeyBuilder};
+use crate::callers;
 use crate::error::Error;
 use crate::events::{Change, Event, Events, Phase};
 use crate::options::Skip;
@@ -149,7 +151,7 @@ fn one(
         Ok(outcome) => return Ok(outcome),
         Err(failure) => failure,
     };
-    let lasting: Vec<Error> = failure.lasting().map(|d| error(context, unit, d)).collect();
+    let lasting: Vec<Error> = failure.lasting().map(|d| error(context, unit, shipped, d)).collect();
     if !lasting.is_empty() {
         return Err(lasting);
     }
@@ -177,7 +179,7 @@ fn one(
         }
         Err(again) => {
             let errors = if plain.static_keys { &failure } else { &again };
-            Err(errors.errors.iter().map(|d| error(context, unit, d)).collect())
+            Err(errors.errors.iter().map(|d| error(context, unit, shipped, d)).collect())
         }
     }
 }
@@ -239,7 +241,7 @@ fn tell(unit: &Unit, report: &Report, events: Events<'_>) {
     }
 }
 
-fn error(context: &Context<'_>, unit: &Unit, diagnostic: &Diagnostic) -> Error {
+fn error(context: &Context<'_>, unit: &Unit, shipped: &Shipped<'_>, diagnostic: &Diagnostic) -> Error {
     let mut error = Error::new(Phase::Diff, diagnostic.error.code(), &diagnostic.error)
         .file(&unit.source)
         .remedy(remedy(&diagnostic.error));
@@ -249,6 +251,18 @@ fn error(context: &Context<'_>, unit: &Unit, diagnostic: &Diagnostic) -> Error {
     }
     if let Some(element) = &diagnostic.element {
         error = error.function(element);
+    }
+    if let DiffError::NoEntry { function } = &diagnostic.error
+        && let Some((bytes, symbols)) = shipped.tables.bytes(&unit.owner).zip(shipped.tables.get(&unit.owner))
+    {
+        let exported = shipped.files.exports.get(function.as_bytes().as_bstr()).is_some();
+        let callers = callers::callers(bytes, symbols, function);
+        error = error.cause(callers::describe(&unit.owner, &callers, exported));
+        if callers.is_empty() {
+            error = error.remedy(
+                "lead the pointer to a new function in a pre-patch callback, and back in a post-unpatch one",
+            );
+        }
     }
     error
 }

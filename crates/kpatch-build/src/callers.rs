@@ -46,7 +46,7 @@ pub fn callers(object: &[u8], symbols: &SymbolTable<'_>, function: &str) -> BTre
         }
     };
     let text = |flags: SectionFlags| match flags {
-        SectionFlags::Elf { sh_flags, .. } => u64::from(sh_flags.0) & object::elf::SHF_EXECINSTR.0 != 0,
+        SectionFlags::Elf { sh_flags, .. } => sh_flags.0 & object::elf::SHF_EXECINSTR.0 != 0,
         _ => false,
     };
     for section in file.sections().filter(|section| text(section.flags())) {

@@ -4,6 +4,7 @@
 use kpatch_elf::arch::Flow;
 
 use crate::error::SourceLine;
+use crate::names;
 use crate::select::function_of;
 use crate::sizes::EntrySizes;
 use crate::source::SourceMap;
@@ -12,7 +13,7 @@ use crate::unit::{Kind, Target, Unit};
 /// A place that holds a function's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer {
-    /// The function or datum that it is in.
+    /// The function or datum that it is in; of a function that the compiler split, the whole.
     pub holder: String,
     /// The source line, for code in an object with line tables.
     pub source: Option<SourceLine>,
@@ -32,9 +33,13 @@ pub fn pointers_to(object: &[u8], sizes: &EntrySizes, function: &str) -> Vec<Poi
                 _ => false,
             };
             if named {
-                let holder = function_of(&unit, id).unwrap_or(id);
+                let holder = unit.name(function_of(&unit, id).unwrap_or(id));
+                let holder = match names::cold_parent(holder.as_str().into()) {
+                    Some(whole) => whole.to_string(),
+                    None => holder,
+                };
                 let source = lines.at(unit.element(id).section, reference.offset);
-                found.push(Pointer { holder: unit.name(holder), source });
+                found.push(Pointer { holder, source });
             }
         }
     }

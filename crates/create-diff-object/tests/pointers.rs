@@ -15,6 +15,11 @@ int pointed(void) {
     return take(known) + 1;
 }
 int (*table[])(int) = { known };
+void freeze(void) __attribute__((cold));
+int split(int x) {
+    if (x) { freeze(); return take(known) + 2; }
+    return x + 1;
+}
 ";
 
 #[test]
@@ -41,5 +46,8 @@ fn pointers_are_told_from_calls() {
     let found = pointers_to(&object, &EntrySizes::builtin(Machine::X86_64), "known");
     let found: Vec<(&str, Option<u64>)> =
         found.iter().map(|p| (p.holder.as_str(), p.source.as_ref().map(|s| s.line))).collect();
-    assert_eq!(found, [("pointed", Some(5)), ("table", None)]);
+    assert_eq!(found, [("pointed", Some(5)), ("split", Some(10)), ("table", None)]);
+    assert!(
+        kpatch_elf::Object::read(&object).unwrap().symbols.iter().any(|s| s.name.as_ref() == "split.cold")
+    );
 }

@@ -179,9 +179,32 @@ fn one(
         }
         Err(again) => {
             let errors = if plain.static_keys { &failure } else { &again };
-            Err(errors.errors.iter().map(|d| error(context, unit, shipped, d)).collect())
+            let explained = errors.errors.iter().map(|diagnostic| {
+                let error = error(context, unit, shipped, diagnostic);
+                if lost_constant(&failure, &diagnostic.error) { explain_lost(error) } else { error }
+            });
+            Err(explained.collect())
         }
     }
+}
+
+/// Whether an error is about the variable behind a runtime constant. Only start code writes such a variable and nothing reads
+/// it, as the code has the value in its instructions: gcc drops a static one, such as `__filp_cache` of 7.2.
+fn lost_constant(failure: &Failure, error: &DiffError) -> bool {
+    let DiffError::NotShipped { name: variable, .. } = error else { return false };
+    failure.errors.iter().any(|diagnostic| match &diagnostic.error {
+        DiffError::RuntimeConstant { constant, .. } => {
+            let constants = ["runtime_ptr_", "runtime_shift_"];
+            constants.iter().any(|prefix| constant.strip_prefix(prefix) == Some(variable))
+        }
+        _ => false,
+    })
+}
+
+fn explain_lost(error: Error) -> Error {
+    error
+        .cause("it is a runtime constant: the kernel keeps its value in the instructions that use it only, and the compiler has dropped the variable")
+        .remedy("leave the functions that use it as they are, and change their callers or what they call")
 }
 
 /// Which keys of modules are used where.
@@ -295,4 +318,25 @@ pub fn entry_sizes(vmlinux: &[u8], identity: &str, cache: &Cache) -> Result<Entr
     let sizes = EntrySizes::from_dwarf(vmlinux).map_err(|e| failed(&e))?;
     cache.put_value(key, &sizes).map_err(|e| failed(&e))?;
     Ok(sizes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_that_became_constants_are_told_from_others() {
+        let diagnostic = |error| Diagnostic { error, element: None, section: None, source: None };
+        let constant = DiffError::RuntimeConstant {
+            function: "get".to_owned(),
+            constant: "runtime_ptr___cache".to_owned(),
+        };
+        let failure = Failure { errors: vec![diagnostic(constant)], report: Report::default() };
+        let missing =
+            |name: &str| DiffError::NotShipped { name: name.to_owned(), object: "vmlinux".to_owned() };
+        assert!(lost_constant(&failure, &missing("__cache")));
+        assert!(!lost_constant(&failure, &missing("cache")));
+        let other = Failure { errors: vec![diagnostic(missing("__cache"))], report: Report::default() };
+        assert!(!lost_constant(&other, &missing("__cache")));
+    }
 }

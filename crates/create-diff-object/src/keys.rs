@@ -39,6 +39,9 @@ pub(crate) fn check(
             TableKind::Jumps => key.starts_with(b"__tracepoint_"),
             _ => key.starts_with(b"__SCK__tp_func_"),
         };
+        // The code of a tracepoint asks for its probes once more behind the branch. So nothing is lost by a branch that stays
+        // as the compiler made it: a jump there where objtool would have made it a no-op (HAVE_JUMP_LABEL_HACK), which
+        // traces all the same; a no-op on older kernels, which does not.
         if tracepoint && !(report_tracepoints && kind == TableKind::Jumps) {
             dropped.insert(entry);
             warnings.push(format!(

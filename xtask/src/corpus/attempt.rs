@@ -180,8 +180,7 @@ fn attempt(name: &str, record: Record, json: &Path, built: &Built) -> Attempt {
 /// Whether a patch names a header among the files that it changes: only these have readers that may be many.
 fn touches_header(patch: &[u8]) -> bool {
     let of_line = |line: &[u8]| {
-        let name =
-            line.strip_prefix(b"+++ ").and_then(|rest| rest.split(|byte| byte.is_ascii_whitespace()).next());
+        let name = line.strip_prefix(b"+++ ").and_then(|rest| rest.split(u8::is_ascii_whitespace).next());
         name.is_some_and(|name| name.ends_with(b".h"))
     };
     patch.split(|byte| *byte == b'\n').any(of_line)

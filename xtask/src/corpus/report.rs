@@ -100,9 +100,15 @@ fn differences(entry: &Entry, facts: &Facts) -> Vec<String> {
     let mut text = Vec::new();
     for name in other.difference(&changed) {
         let clone = changed.iter().any(|c| root(c) == root(name));
+        let part = lines.iter().any(|l| root(l) == root(name));
         let rule = match () {
             () if lines.contains(name) => "only line numbers differ, by the line tables of both versions",
             () if clone => "replaced under the name of another clone",
+            () if part => "only line numbers differ, in a part that the compiler split off",
+            // It is on no list, so it was compared, and is the same.
+            () if unit.is_some() => {
+                "equal in code and in the contents of what it refers to; the labels of constants (`.LC12`) differ"
+            }
             () => "UNEXPLAINED",
         };
         text.push(format!("fewer: {name}: {rule}"));
@@ -153,6 +159,12 @@ pub(super) fn markdown(
         "# Yield: {set} on {release}\n\nMade by `cargo xtask corpus`.\n{remarks}\n```\n{}```\n\n{}\n",
         summary(entries),
         ends_beside(entries, facts)
+    );
+    text.push_str(
+        "In brackets stands what was done for a patch to come to this end: the units that it touches were built alone, \
+         since the readers of its header do not compile with it or would take too long; or the layouts of structures were \
+         allowed to change, which is refused otherwise. Both are listed below. A module in brackets is what the patch \
+         amounts to, not what kpatch-build makes of it unasked.\n\n",
     );
     text.push_str(
         "Functions are changed + new ones of all units. Units that a touched header brings in are considered (they \
@@ -269,15 +281,22 @@ mod tests {
         let changed = |name| ("changed-function", name);
         let module = entry(
             End::Module,
-            &[changed("a"), changed("b.isra.0"), ("lines-only", "l"), ("new-function", "n")],
+            &[
+                changed("a"),
+                changed("b.isra.0"),
+                ("lines-only", "l"),
+                ("lines-only", "c.cold"),
+                ("new-function", "n"),
+            ],
         );
         assert_eq!(compared(&module, Some(&facts(0, &["a", "b.isra.0"]))), "same");
         assert_eq!(
-            differences(&module, &facts(0, &["b", "l", "x"])),
+            differences(&module, &facts(0, &["b", "c", "l", "x"])),
             [
                 "fewer: b: replaced under the name of another clone",
+                "fewer: c: only line numbers differ, in a part that the compiler split off",
                 "fewer: l: only line numbers differ, by the line tables of both versions",
-                "fewer: x: UNEXPLAINED",
+                "fewer: x: equal in code and in the contents of what it refers to; the labels of constants (`.LC12`) differ",
                 "more: a: UNEXPLAINED",
                 "more: b.isra.0: replaced under the name of another clone",
             ]

@@ -356,6 +356,10 @@ fn refused(context: &Context<'_>, job: Job<'_>, text: &str) -> Error {
         }
     }
     match job.variant {
+        Variant::Patched if job.unit.indirect => error.remedy(
+            "the patches touch a file that this unit reads, but not the unit: add its own change to the patch; only where \
+             the change means nothing to it, leave all such units alone with --only-touched-units",
+        ),
         Variant::Patched => error.remedy("correct the patch; the lines are those of the patched file"),
         Variant::Shipped | Variant::Original => {
             error.remedy("source, configuration and compiler do not belong together: check -s, -c and -v")

@@ -9,6 +9,13 @@ pub(super) fn right(code: &str) -> &'static str {
             "The patch is no whole: a unit does not compile with it, since it needs what the same \
                              release changed in other files"
         }
+        "crc-changed" => {
+            "Patched code uses an export whose type the patch changes; the running kernel has the old one"
+        }
+        "layout-changed" => {
+            "Live objects keep the old layout, and code that is not patched uses it. The author keeps new data elsewhere, \
+             or accepts the change with --allow-layout-change"
+        }
         "data-changed" => {
             "The datum is in use: the running kernel would go on with the old value or size. The author \
                            sets it in a callback, or leaves it out with --skip-data-changes"
@@ -21,7 +28,8 @@ pub(super) fn right(code: &str) -> &'static str {
         }
         "init-reference" => "New code would call what is freed",
         "no-entry" => {
-            "The function cannot be redirected, and not all of its callers are functions of the unit that can"
+            "The function cannot be redirected, and not all of its callers are functions of the unit that can; the \
+                       refusal names them"
         }
         "not-compiled" => "This kernel's configuration does not compile the file",
         "registration" => "What registers itself at start comes too late",

@@ -9,6 +9,7 @@ mod dwarf;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 
 pub use dwarf::{LayoutError, Types};
 
@@ -19,6 +20,17 @@ pub struct Layout {
     pub size: u64,
     /// Members by name, those of nested structures as `outer.inner`.
     pub members: BTreeMap<String, Member>,
+    /// Where it is declared. It says nothing about objects.
+    pub place: Option<Place>,
+}
+
+/// A line of a source file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file as the debug information names it.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: u32,
 }
 
 /// A member.
@@ -78,6 +90,8 @@ pub struct LayoutChange {
     pub size: (u64, u64),
     /// Members that changed, by name.
     pub members: Vec<(String, MemberChange)>,
+    /// Where the patched structure is declared.
+    pub place: Option<Place>,
 }
 
 impl LayoutChange {
@@ -135,7 +149,8 @@ fn compare(name: &str, old: &Layout, new: &Layout) -> LayoutChange {
         };
         members.push((member.clone(), change));
     }
-    LayoutChange { name: name.to_owned(), size: (old.size, new.size), members }
+    let place = new.place.clone();
+    LayoutChange { name: name.to_owned(), size: (old.size, new.size), members, place }
 }
 
 /// An offset in bits as people write it: `8`, or `8:3` for a bit field.

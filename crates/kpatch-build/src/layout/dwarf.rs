@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use gimli::{AttributeValue, EndianSlice, RunTimeEndian};
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
 use thiserror::Error;
 
-use super::{Layout, Member};
+use super::{Layout, Member, Place};
 
 /// Debug information that cannot be read.
 #[derive(Debug, Error)]
@@ -109,8 +110,10 @@ struct Entry {
     encoding: Option<gimli::DwAte>,
     /// True for a variable that has an address of its own.
     is_static: bool,
-    /// True if it stands in a file that is no header.
-    in_source: bool,
+    /// The file that it stands in, by its number in `Entries::files`.
+    file: Option<u64>,
+    /// The line there.
+    line: Option<u32>,
 }
 
 /// How a type is written.
@@ -143,16 +146,21 @@ fn is_plain_integer(name: &str) -> bool {
         .contains(&bare)
 }
 
-/// Whether a file of the line table is a source of its own.
-fn is_source<'d>(
+/// The path of a file of the line table.
+fn file_path<'d>(
     dwarf: &gimli::Dwarf<Slice<'d>>,
     unit: &gimli::Unit<Slice<'d>>,
     index: u64,
-) -> Result<bool, LayoutError> {
+) -> Result<PathBuf, LayoutError> {
     let header = unit.line_program.as_ref().map(gimli::IncompleteLineProgram::header);
-    let Some(file) = header.and_then(|header| header.file(index)) else { return Ok(false) };
-    let path = dwarf.attr_string(unit, file.path_name())?;
-    Ok(path.slice().ends_with(b".c"))
+    let Some((header, file)) = header.and_then(|header| Some((header, header.file(index)?))) else {
+        return Ok(PathBuf::new());
+    };
+    let text = |value| -> Result<PathBuf, LayoutError> {
+        Ok(PathBuf::from(dwarf.attr_string(unit, value)?.to_string_lossy().into_owned()))
+    };
+    let directory = file.directory(header).map(text).transpose()?.unwrap_or_default();
+    Ok(directory.join(text(file.path_name())?))
 }
 
 /// All entries of a unit, in their order.
@@ -160,6 +168,8 @@ struct Entries {
     all: Vec<Entry>,
     /// By position in the unit.
     at: HashMap<usize, u32>,
+    /// Files that entries stand in, by their numbers in the line table.
+    files: BTreeMap<u64, PathBuf>,
     address_size: u64,
 }
 
@@ -171,11 +181,11 @@ impl Entries {
         let mut read = Entries {
             all: Vec::new(),
             at: HashMap::new(),
+            files: BTreeMap::new(),
             address_size: u64::from(unit.encoding().address_size),
         };
         // The entries above the current one.
         let mut path: Vec<u32> = Vec::new();
-        let mut sources: BTreeMap<u64, bool> = BTreeMap::new();
         let mut cursor = unit.entries();
         while let Some(found) = cursor.next_dfs()? {
             let id = read.all.len() as u32;
@@ -208,10 +218,11 @@ impl Entries {
                 Some(value) => value.udata_value(),
                 None => None,
             };
-            let in_source = match file {
-                Some(index) => *sources.entry(index).or_insert(is_source(dwarf, unit, index)?),
-                None => false,
-            };
+            if let Some(index) = file
+                && !read.files.contains_key(&index)
+            {
+                read.files.insert(index, file_path(dwarf, unit, index)?);
+            }
             let upper = number(gimli::DW_AT_upper_bound).and_then(|upper| upper.checked_add(1));
             read.all.push(Entry {
                 tag: found.tag(),
@@ -226,7 +237,8 @@ impl Entries {
                 count: number(gimli::DW_AT_count).or(upper),
                 encoding,
                 is_static,
-                in_source,
+                file,
+                line: number(gimli::DW_AT_decl_line).and_then(|line| u32::try_from(line).ok()),
             });
         }
         Ok(read)
@@ -234,6 +246,15 @@ impl Entries {
 
     fn get(&self, position: Option<usize>) -> Option<&Entry> {
         self.all.get(*self.at.get(&position?)? as usize)
+    }
+
+    fn path(&self, entry: &Entry) -> Option<&Path> {
+        self.files.get(&entry.file?).map(PathBuf::as_path)
+    }
+
+    /// True if it stands in a file that is no header.
+    fn is_in_source(&self, entry: &Entry) -> bool {
+        self.path(entry).is_some_and(|path| path.extension().is_some_and(|extension| extension == "c"))
     }
 
     fn add_to(&self, types: &mut Types) {
@@ -260,7 +281,9 @@ impl Entries {
     fn add_layout(&self, types: &mut Types, name: String, entry: &Entry) {
         // A structure that is only named has no size.
         let Some(size) = entry.size else { return };
-        let mut layout = Layout { size, members: BTreeMap::new() };
+        let place = self.path(entry).zip(entry.line);
+        let place = place.map(|(file, line)| Place { file: file.to_owned(), line });
+        let mut layout = Layout { size, members: BTreeMap::new(), place };
         self.members(entry, 0, "", DEPTH, &mut layout.members);
         types.layouts.entry(name).or_insert(layout);
     }
@@ -391,7 +414,7 @@ impl Entries {
                 elsewhere.insert(name);
             }
         }
-        let private = self.all.iter().filter(|entry| is_structure(entry) && entry.in_source);
+        let private = self.all.iter().filter(|entry| is_structure(entry) && self.is_in_source(entry));
         let private =
             private.filter_map(|entry| Some(format!("{} {}", keyword(entry), entry.name.as_ref()?)));
         types.automatic.extend(private.filter(|name| automatic.contains(name) && !elsewhere.contains(name)));

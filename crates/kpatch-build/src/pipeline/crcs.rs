@@ -86,6 +86,26 @@ fn unknown(
     Ok(BTreeMap::new())
 }
 
+/// Of units whose code stays as it is, those that export what extracts refer to: its type can change all the same.
+pub fn exporting(units: &[Unit], extracts: &[Extract], objects: &Objects) -> Result<Vec<Unit>, Vec<Error>> {
+    let mut used = BTreeSet::new();
+    for object in extracts.iter().filter_map(|extract| Object::read(&extract.bytes).ok()) {
+        let undefined = object.symbols.iter().filter(|symbol| symbol.place == Place::Undefined);
+        used.extend(undefined.map(|symbol| symbol.name.to_str_lossy().into_owned()));
+    }
+    let is_used = |unit: &&Unit| Ok(!exported(unit, objects)?.is_disjoint(&used));
+    let found: Vec<Result<Option<Unit>, Error>> =
+        units.par_iter().map(|unit| is_used(&unit).map(|used| used.then(|| unit.clone()))).collect();
+    let (mut exporting, mut errors) = (Vec::new(), Vec::new());
+    for result in found {
+        match result {
+            Ok(unit) => exporting.extend(unit),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(exporting) } else { Err(errors) }
+}
+
 /// Errors for extracts that refer to a symbol whose CRC changed.
 pub fn refuse(
     changed: &BTreeMap<String, Changed>,
@@ -295,6 +315,42 @@ mod tests {
             crcs.into_iter().collect::<Vec<_>>(),
             [("one".to_owned(), 0xabcd), ("three".to_owned(), 10), ("two".to_owned(), 0x1234_5678)]
         );
+    }
+
+    #[test]
+    fn exports_that_patched_code_uses_count_though_their_code_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let compile = |name: &str, text: &str| {
+            let source = directory.path().join(name).with_extension("c");
+            fs_err::write(&source, text).unwrap();
+            let object = source.with_extension("o");
+            let status =
+                std::process::Command::new("gcc").args(["-c", "-o"]).args([&object, &source]).status();
+            assert!(status.unwrap().success());
+            object
+        };
+        let exporting_foo = compile("a", "int foo(void) { return 1; } int __ksymtab_foo;");
+        let bytes = fs_err::read(compile("b", "int foo(void); int bar(void) { return foo(); }")).unwrap();
+        let words = ["gcc", "-c", "-o", "a.o", "a.c"].map(str::to_owned);
+        let unit = Unit {
+            source: "a.c".into(),
+            spelled: "a.c".into(),
+            object: "a.o".into(),
+            owner: "vmlinux".into(),
+            compile: kbuild::command::CompileCommand::from_words(&words).unwrap(),
+            objtool: None,
+            indirect: true,
+            created: false,
+        };
+        let objects = Objects::from([(("a.o".into(), Variant::Original), exporting_foo)]);
+        let found = |bytes: Vec<u8>| {
+            let report = create_diff_object::Report::default();
+            let extracts = [Extract { unit: "b.o".into(), bytes, report }];
+            exporting(std::slice::from_ref(&unit), &extracts, &objects).unwrap().len()
+        };
+        assert_eq!(found(bytes), 1);
+        let other = compile("c", "int other(void); int bar(void) { return other(); }");
+        assert_eq!(found(fs_err::read(other).unwrap()), 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use kpatch_elf::Object;
 use rayon::prelude::*;
 
 use super::compile::{Objects, Variant};
+use super::overlay::Overlay;
 use super::plan::Unit;
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
@@ -24,6 +25,7 @@ struct Found<'u> {
 /// Compares the structures of the units' two objects, which must have been compiled with full debug information.
 /// A change is an error unless the user allows it for that structure, by its name with or without `struct`.
 pub fn run(
+    overlay: &Overlay,
     units: &[Unit],
     objects: &Objects,
     allowed: &[String],
@@ -53,7 +55,7 @@ pub fn run(
         if allowed.iter().any(|allowed| *allowed == name || allowed == bare) {
             events(Event::warning(format!("{name} changes its layout, as allowed: {}", found.change)));
         } else {
-            errors.push(error(&name, bare, &found));
+            errors.push(error(overlay, &name, bare, &found));
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
@@ -94,7 +96,7 @@ fn of_unit<'u>(unit: &'u Unit, objects: &Objects) -> Result<Vec<Found<'u>>, Erro
 /// Functions that a message names; the others are counted.
 const NAMED: usize = 6;
 
-fn error(name: &str, bare: &str, found: &Found<'_>) -> Error {
+fn error(overlay: &Overlay, name: &str, bare: &str, found: &Found<'_>) -> Error {
     let mut cause = if found.change.only_adds() {
         "what is new is not set in objects that live already".to_owned()
     } else {
@@ -107,11 +109,17 @@ fn error(name: &str, bare: &str, found: &Found<'_>) -> Error {
             let _ = write!(cause, " and {} more", found.users.len() - NAMED);
         }
     }
-    Error::new(Phase::Diff, "layout-changed", format!("{name} changes its layout: {}", found.change))
-        .file(&found.unit.source)
-        .cause(cause)
-        .remedy(format!(
-            "keep the new data elsewhere, as in a shadow variable (klp_shadow_alloc); or, where it does no harm, \
+    let error =
+        Error::new(Phase::Diff, "layout-changed", format!("{name} changes its layout: {}", found.change));
+    let error = match &found.change.place {
+        Some(place) => {
+            let file = overlay.to_source(&place.file);
+            error.file(file).line(place.line).text(overlay.source_of(file))
+        }
+        None => error.file(&found.unit.source),
+    };
+    error.cause(cause).remedy(format!(
+        "keep the new data elsewhere, as in a shadow variable (klp_shadow_alloc); or, where it does no harm, \
              --allow-layout-change {bare}"
-        ))
+    ))
 }

@@ -37,6 +37,7 @@ use crate::patch::{self, PatchFile};
 use crate::split;
 use crate::workspace::Workspace;
 use compile::{Objects, Variant};
+use narrow::Narrowed;
 use overlay::Overlay;
 use plan::Unit;
 use resolve::Resolved;
@@ -147,11 +148,11 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
 
     events(Event::Step(Step::BuildingOriginal));
     events(Event::Step(Step::BuildingPatched));
-    let units = phase(Phase::Compile, events, || {
+    let Narrowed { kept: units, unchanged } = phase(Phase::Compile, events, || {
         compiler.pairs(&units, &mut objects)?;
-        let units = narrow::run(units, &objects, events);
-        objects.extend(compile::run(&context, &compile::jobs(&units, &[Variant::Shipped]), events)?);
-        Ok::<_, Vec<Error>>(units)
+        let narrowed = narrow::run(units, &objects, events);
+        objects.extend(compile::run(&context, &compile::jobs(&narrowed.kept, &[Variant::Shipped]), events)?);
+        Ok::<_, Vec<Error>>(narrowed)
     })?;
     phase(Phase::Prove, events, || {
         prove::run(&units, &objects, &tables.files(), options.skip_compiler_check, events)
@@ -163,7 +164,9 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
         diff::run(&context, &units, &objects, &shipped, &options.skip, events)
     })?;
     phase(Phase::Link, events, || {
-        let changed = crcs::run(&context, &units, &objects, &bytes.exports, events)?;
+        let mut exporting = crcs::exporting(&unchanged, &extracts, &objects)?;
+        exporting.extend(units.iter().cloned());
+        let changed = crcs::run(&context, &exporting, &objects, &bytes.exports, events)?;
         crcs::refuse(&changed, &extracts, &units)
     })?;
     let linked = phase(Phase::Link, events, || link::run(&extracts, &units, &bytes.exports, &overlay))?;
@@ -300,7 +303,13 @@ impl Compiler<'_> {
             let jobs = compile::jobs(batch, &[Variant::Patched, Variant::Original]);
             objects.extend(compile::run(self.context, &jobs, self.events)?);
             if self.context.debug == compile::DebugInformation::Full {
-                layout::run(batch, objects, &self.options.allowed_layouts, self.events)?;
+                layout::run(
+                    self.context.overlay,
+                    batch,
+                    objects,
+                    &self.options.allowed_layouts,
+                    self.events,
+                )?;
             }
         }
         Ok(())

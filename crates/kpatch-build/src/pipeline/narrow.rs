@@ -11,18 +11,28 @@ use super::plan::Unit;
 use crate::events::{Event, Events};
 use crate::loaded::same_code;
 
+/// Units by whether their code changes.
+#[derive(Debug, Default)]
+pub struct Narrowed {
+    /// To be proven and compared.
+    pub kept: Vec<Unit>,
+    /// Untouched, with two objects that say the same to the machine.
+    pub unchanged: Vec<Unit>,
+}
+
 /// Leaves out the untouched units whose two objects say the same to the machine.
-pub fn run(units: Vec<Unit>, objects: &Objects, events: Events<'_>) -> Vec<Unit> {
+pub fn run(units: Vec<Unit>, objects: &Objects, events: Events<'_>) -> Narrowed {
     let keep: Vec<bool> = units.par_iter().map(|unit| !unit.indirect || differs(unit, objects)).collect();
-    let mut kept = Vec::new();
+    let mut narrowed = Narrowed::default();
     for (unit, keep) in units.into_iter().zip(keep) {
         if keep {
-            kept.push(unit);
+            narrowed.kept.push(unit);
         } else {
-            events(Event::Unchanged { unit: unit.object });
+            events(Event::Unchanged { unit: unit.object.clone() });
+            narrowed.unchanged.push(unit);
         }
     }
-    kept
+    narrowed
 }
 
 /// True also where a file cannot be read, so that later phases say why.

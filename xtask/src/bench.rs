@@ -8,6 +8,7 @@
 //! The floor is the compiler's own time for the patched file plus the time of kbuild for a small module.
 
 mod grow;
+mod headers;
 mod objdiff;
 mod predecessor;
 
@@ -46,6 +47,8 @@ pub(crate) struct Arguments {
 enum Other {
     /// Measure the object differ alone, beside that of the C tools.
     Objdiff(objdiff::Arguments),
+    /// Measure patches of headers, by the units that read them.
+    Headers(headers::Arguments),
 }
 
 /// What kpatch-build reports about a run, as far as it matters here.
@@ -89,8 +92,10 @@ impl Series {
 
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(Other::Objdiff(arguments)) = &arguments.other {
-        return objdiff::run(arguments);
+    match &arguments.other {
+        Some(Other::Objdiff(arguments)) => return objdiff::run(arguments),
+        Some(Other::Headers(arguments)) => return headers::run(arguments),
+        None => {}
     }
     tools::install_missing()?;
     let root = crate::workspace_root().join("test-patches");

@@ -119,7 +119,7 @@ impl Root {
         matches!(self, Root::Host)
     }
 
-    /// Makes another directory of the host visible inside; nothing to do on the host.
+    /// Makes another directory or file of the host visible inside; nothing to do on the host.
     pub fn bind(&mut self, path: impl Into<PathBuf>) {
         if let Root::Dir { binds, .. } = self {
             let path = path.into();
@@ -164,7 +164,7 @@ impl Root {
                 // The mount points are made here, where an error still has a path.
                 for bind in binds {
                     let inside = dir.join(bind.strip_prefix("/").unwrap_or(bind));
-                    std::fs::create_dir_all(&inside).map_err(|source| RunError::Start {
+                    mount_point(bind, &inside).map_err(|source| RunError::Start {
                         program: format!("{} in {}", task.program.to_string_lossy(), inside.display()),
                         source,
                     })?;
@@ -332,9 +332,40 @@ impl Group {
     }
 }
 
+/// Makes the place inside a root that something of the host is mounted on: a file on a file, else a directory.
+fn mount_point(bind: &Path, inside: &Path) -> std::io::Result<()> {
+    if !bind.is_file() {
+        return std::fs::create_dir_all(inside);
+    }
+    if let Some(directory) = inside.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    // Not removed where something is in it: then it is a directory of the root's own, and the mount says so.
+    let _ = std::fs::remove_dir(inside);
+    match std::fs::OpenOptions::new().write(true).create_new(true).open(inside) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_mounted_on_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, inside) = (directory.path().join("key"), directory.path().join("root/a/key"));
+        std::fs::write(&file, "x").unwrap();
+        // What an earlier version made of it.
+        std::fs::create_dir_all(&inside).unwrap();
+        for _ in 0..2 {
+            mount_point(&file, &inside).unwrap();
+            assert!(inside.is_file());
+        }
+        mount_point(directory.path(), &directory.path().join("root/b")).unwrap();
+        assert!(directory.path().join("root/b").is_dir());
+    }
 
     #[test]
     fn output_and_status_come_back() {

@@ -58,8 +58,7 @@ pub(crate) fn is_wanted(only: &[String]) -> bool {
 fn module(bench: Bench<'_>, name: &str, patches: &[&str], arguments: &[&str]) -> Result<PathBuf> {
     let patches: Vec<PathBuf> =
         patches.iter().map(|patch| script::directory().join(format!("{patch}.patch"))).collect();
-    let mut words = vec!["-t".to_owned(), "vmlinux".to_owned()];
-    words.extend(arguments.iter().map(|&word| word.to_owned()));
+    let words: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
     let built = bench.builder.build_unnamed(&patches, &words, &bench.work.join(name))?;
     match built.modules.first().filter(|_| built.succeeded()) {
         Some(module) => Ok(module.clone()),

@@ -8,3 +8,4 @@ has_one
 not_two
 must kpatch verify
 must kpatch uname
+says '+1-1$'

@@ -14,10 +14,10 @@ pub(super) fn altered(module: &[u8], before: &str) -> Result<Vec<u8>> {
     let [at] = places[..] else {
         return Err(Error::Failed(format!("`{before}` is in a module {} times", places.len())));
     };
-    // The release ends within the text, the build-id begins after it: the nearest digit is part of it.
+    // The release ends within the text, a build-id begins after it: the nearest digit is part of it.
     let digit = |byte: &u8| byte.is_ascii_hexdigit();
     let after = at + before.len();
-    let place = if before.ends_with('=') {
+    let place = if before.ends_with(['=', '"']) {
         Some(after)
     } else {
         out[at..after].iter().rposition(u8::is_ascii_digit).map(|p| at + p)

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The modules: name, patches, further arguments of kpatch-build.
-const MODULES: [(&str, &[&str], &[&str]); 7] = [
+const MODULES: [(&str, &[&str], &[&str]); 8] = [
     ("lp_one", &["one"], &["-R"]),
     ("lp_two", &["two"], &["-R"]),
     ("lp_v1", &["one"], &[]),
@@ -20,9 +20,10 @@ const MODULES: [(&str, &[&str], &[&str]); 7] = [
     ("lp_sleep", &["sleep"], &["-R"]),
     ("lp_calls", &["calls"], &[]),
     ("lp_hook", &["hook"], &["-R"]),
+    ("lp_module", &["module"], &[]),
 ];
 
-/// A module of the kernel that is no live patch.
+/// A module of the kernel that is no live patch; one of the patches is of it.
 const ORDINARY: &str = "dummy";
 
 /// What the names of these cases begin with.
@@ -72,6 +73,9 @@ fn shared(bench: Bench<'_>, keys: &Keys) -> Result<Vec<(String, Vec<u8>)>> {
     let one = shared[1].1.clone();
     shared.push(("lp_foreign.ko".to_owned(), altered(&one, &format!("vermagic={}", bench.kernel.release))?));
     shared.push(("lp_other_build.ko".to_owned(), altered(&one, "kpatch_target_build_id=")?));
+    let patched = shared.iter().find(|(name, _)| name == "lp_module.ko").map(|(_, bytes)| bytes.clone());
+    let other = altered(&patched.unwrap_or_default(), &format!("\"modules\":{{\"{ORDINARY}\":\""))?;
+    shared.push(("lp_other_module.ko".to_owned(), other));
     let ordinary = Modules::open(&bench.kernel.modules)?.with_dependencies(ORDINARY)?;
     let ordinary = ordinary.into_iter().next_back().ok_or_else(|| Error::KernelModule {
         name: ORDINARY.to_owned(),

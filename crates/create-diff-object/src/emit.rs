@@ -20,7 +20,6 @@ use crate::author::Author;
 use crate::correlate::Twins;
 use crate::error::DiffError;
 use crate::lookup::{Lookup, Resolution};
-use crate::noreturn;
 use crate::select::{Change, Selection, Statuses};
 use crate::unit::{ElementId, Kind, Unit};
 use pools::Pool;
@@ -119,12 +118,6 @@ pub(crate) fn emit<'d>(parts: &Parts<'_, 'd>) -> Result<Emitted<'d>, Vec<(Option
         references: emitter.references,
         callbacks,
         import_namespaces: parts.author.import_namespaces.iter().cloned().collect(),
-        noreturn: noreturn::never_return(parts.patched, parts.selection, &parts.statuses.parent)
-            .into_iter()
-            .map(|id| parts.patched.name(id))
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
     };
     if !emitter.errors.is_empty() {
         return Err(emitter.errors);

@@ -19,7 +19,6 @@ mod keys;
 mod lines;
 mod lookup;
 mod names;
-mod noreturn;
 mod pointers;
 mod report;
 mod select;

@@ -36,10 +36,6 @@ pub struct Manifest {
     pub callbacks: Vec<Callback>,
     /// Symbol namespaces that the unit imports (`MODULE_IMPORT_NS`), without quotes.
     pub import_namespaces: Vec<String>,
-    /// Names of the unit's functions in the extract, or called from there, that never return; objtool of the
-    /// target judges by name.
-    #[serde(default)]
-    pub noreturn: Vec<String>,
 }
 
 /// A function that the patch replaces.

@@ -84,7 +84,6 @@ pub(crate) fn manifest(unit: &str, object: &str) -> Manifest {
         references: Vec::new(),
         callbacks: Vec::new(),
         import_namespaces: Vec::new(),
-        noreturn: Vec::new(),
     }
 }
 

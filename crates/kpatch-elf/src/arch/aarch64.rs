@@ -86,12 +86,6 @@ impl Arch for Aarch64 {
         matches!(kind, 279 | 280)
     }
 
-    fn leaves(&self, code: &[u8]) -> bool {
-        let Some(word) = code.first_chunk::<4>().map(|w| u32::from_le_bytes(*w)) else { return false };
-        // Branches to registers; those that set the link register are calls.
-        word & 0xfe00_0000 == 0xd600_0000 && word >> 21 & 7 != 1
-    }
-
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
         let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
         // MOVZ, 32 bits, no shift.

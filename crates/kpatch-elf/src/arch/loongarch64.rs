@@ -90,12 +90,6 @@ impl Arch for LoongArch64 {
         matches!(kind, 64 | 65)
     }
 
-    fn leaves(&self, code: &[u8]) -> bool {
-        let Some(word) = code.first_chunk::<4>().map(|w| u32::from_le_bytes(*w)) else { return false };
-        // JIRL that leaves no return address.
-        word >> 26 == 0x13 && word.trailing_zeros() >= 5
-    }
-
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
         let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
         let (source, constant) = (word >> 5 & 31, word >> 10 & 0xfff);

@@ -206,10 +206,6 @@ pub trait Arch: Sync {
     /// True for relocation types of branches that reach neighbours only, not from a module to the kernel.
     fn is_short(&self, kind: u32) -> bool;
 
-    /// Whether the instruction at the start of `code` may leave its function for where nothing in the code
-    /// tells: a return, or a jump to an address in a register or in memory.
-    fn leaves(&self, code: &[u8]) -> bool;
-
     /// The instruction at the start of `code`, if all it does is to load a constant into a register. Used to
     /// find line numbers that the compiler passes to functions.
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {

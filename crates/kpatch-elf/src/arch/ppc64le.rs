@@ -78,12 +78,6 @@ impl Arch for Ppc64le {
         matches!(kind, 11)
     }
 
-    fn leaves(&self, code: &[u8]) -> bool {
-        let Some(word) = code.first_chunk::<4>().map(|w| u32::from_le_bytes(*w)) else { return false };
-        // Branches to the link or the count register; those that set the link register are calls.
-        word >> 26 == 19 && matches!(word >> 1 & 0x3ff, 16 | 528) && word & 1 == 0
-    }
-
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
         let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
         // `li`, which is `addi` to nothing.

@@ -82,11 +82,6 @@ impl Arch for S390x {
         matches!(kind, 16 | 17)
     }
 
-    fn leaves(&self, code: &[u8]) -> bool {
-        // BCR with a mask and a register.
-        matches!(code, [0x07, second, ..] if second & 0xf0 != 0 && second & 0xf != 0)
-    }
-
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
         let word = u32::from_be_bytes(*code.first_chunk::<4>()?);
         // LHI and LGHI.

@@ -1,7 +1,9 @@
 //! x86-64: System V psABI AMD64 supplement, and the relocations that the kernel's loader knows
 //! (`arch/x86/kernel/module.c`).
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter, Mnemonic, OpKind};
+use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+use yaxpeax_arch::LengthedInstruction;
+use yaxpeax_x86::long_mode::{InstDecoder, Opcode, Operand, RegSpec};
 
 use super::{Arch, Distance, Field, Flow, Immediate, Instruction};
 
@@ -11,6 +13,96 @@ pub(super) struct X86_64;
 const PC32: u32 = 2;
 const PC16: u32 = 13;
 const PC8: u32 = 15;
+
+/// The length of the longest instruction, bytes.
+const LONGEST: usize = 15;
+
+/// The length of `movabs`, the only move of a constant with eight bytes of it.
+const MOVABS: usize = 10;
+
+/// What is asked about an instruction at the start of `bytes`, `at` bytes behind the start of the code.
+fn instruction(decoded: &yaxpeax_x86::long_mode::Instruction, bytes: &[u8], at: usize) -> Instruction {
+    let length = (decoded.len().to_const() as usize).max(1);
+    let flow = branch(decoded.opcode());
+    let (mut immediate, mut relative, mut address) = (0, None, false);
+    for index in 0..decoded.operand_count() {
+        match decoded.operand(index) {
+            Operand::ImmediateI8 { imm } => (immediate, relative) = (1, Some(i64::from(imm))),
+            Operand::ImmediateI16 { imm } => (immediate, relative) = (2, Some(i64::from(imm))),
+            Operand::ImmediateI32 { imm } => (immediate, relative) = (4, Some(i64::from(imm))),
+            Operand::ImmediateU8 { .. } => immediate = 1,
+            Operand::ImmediateU16 { .. } => immediate = 2,
+            // Four bytes with their sign extended, beside an operand in memory.
+            Operand::ImmediateU32 { .. } | Operand::ImmediateI64 { .. } | Operand::ImmediateU64 { .. } => {
+                immediate = 4;
+            }
+            // Without displacement if that is zero.
+            Operand::Disp { base, .. } | Operand::MemDeref { base } => address |= base == RegSpec::rip(),
+            _ => {}
+        }
+    }
+    let end = (at + length) as i64;
+    let distance = match (flow, address, relative) {
+        (Some(_), false, Some(relative)) if immediate > 0 => Some(Distance {
+            target: end.wrapping_add(relative),
+            at: (length - immediate) as u8,
+            kind: match immediate {
+                1 => PC8,
+                2 => PC16,
+                _ => PC32,
+            },
+        }),
+        _ => None,
+    };
+    let flow = flow.filter(|_| distance.is_some());
+    let distance = distance.or_else(|| if address { rip(bytes, length, immediate, end) } else { None });
+    Instruction { offset: at as u64, length: length as u8, flow: flow.unwrap_or(Flow::Next), distance }
+}
+
+/// The distance in a memory operand relative to the instruction's end: in front of an immediate value, behind the byte
+/// that says so.
+fn rip(bytes: &[u8], length: usize, immediate: usize, end: i64) -> Option<Distance> {
+    let field = length.checked_sub(4 + immediate)?;
+    let mode = *bytes.get(field.checked_sub(1)?)?;
+    let relative = i32::from_le_bytes(*bytes.get(field..)?.first_chunk::<4>()?);
+    (mode & 0xc7 == 5).then(|| Distance {
+        target: end.wrapping_add(i64::from(relative)),
+        at: field as u8,
+        kind: PC32,
+    })
+}
+
+/// Calls and jumps, conditional ones included.
+fn branch(opcode: Opcode) -> Option<Flow> {
+    use Opcode as O;
+    match opcode {
+        O::CALL => Some(Flow::Call),
+        O::JMP
+        | O::JO
+        | O::JNO
+        | O::JB
+        | O::JNB
+        | O::JZ
+        | O::JNZ
+        | O::JA
+        | O::JNA
+        | O::JS
+        | O::JNS
+        | O::JP
+        | O::JNP
+        | O::JL
+        | O::JGE
+        | O::JLE
+        | O::JG
+        | O::JRCXZ
+        | O::JECXZ
+        | O::LOOP
+        | O::LOOPZ
+        | O::LOOPNZ
+        | O::XBEGIN => Some(Flow::Jump),
+        _ => None,
+    }
+}
 
 impl Arch for X86_64 {
     fn relocation_name(&self, kind: u32) -> Option<&'static str> {
@@ -52,49 +144,19 @@ impl Arch for X86_64 {
         1
     }
 
+    /// By a decoder whose tables are constants: iced's are made at the first use, which costs more than comparing a
+    /// small object.
     fn instructions(&self, code: &[u8]) -> Vec<Instruction> {
-        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+        let decoder = InstDecoder::default();
         let mut out = Vec::with_capacity(code.len() / 4);
-        let mut instruction = iced_x86::Instruction::default();
-        while decoder.can_decode() {
-            let offset = decoder.position();
-            decoder.decode_out(&mut instruction);
-            if instruction.is_invalid() {
-                out.push(Instruction { offset: offset as u64, length: 1, flow: Flow::Next, distance: None });
-                if decoder.set_position(offset + 1).is_err() {
-                    break;
-                }
-                decoder.set_ip(offset as u64 + 1);
-                continue;
-            }
-            let near = instruction.op_count() > 0
-                && matches!(
-                    instruction.op0_kind(),
-                    OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
-                );
-            let flow = match (near, instruction.mnemonic()) {
-                (false, _) => Flow::Next,
-                (true, Mnemonic::Call) => Flow::Call,
-                (true, _) => Flow::Jump,
+        let mut at = 0;
+        while let Some(rest) = code.get(at..).filter(|rest| !rest.is_empty()) {
+            let instruction = match decoder.decode_slice(&rest[..rest.len().min(LONGEST)]) {
+                Ok(decoded) => instruction(&decoded, rest, at),
+                Err(_) => Instruction { offset: at as u64, length: 1, flow: Flow::Next, distance: None },
             };
-            let distance = if near || instruction.is_ip_rel_memory_operand() {
-                let fields = decoder.get_constant_offsets(&instruction);
-                let (target, at) = if near {
-                    (instruction.near_branch_target(), fields.immediate_offset())
-                } else {
-                    (instruction.ip_rel_memory_address(), fields.displacement_offset())
-                };
-                let kind = match if near { fields.immediate_size() } else { fields.displacement_size() } {
-                    1 => PC8,
-                    2 => PC16,
-                    _ => PC32,
-                };
-                Some(Distance { target: target as i64, at: at as u8, kind })
-            } else {
-                None
-            };
-            let length = instruction.len() as u8;
-            out.push(Instruction { offset: offset as u64, length, flow, distance });
+            at += usize::from(instruction.length);
+            out.push(instruction);
         }
         out
     }
@@ -121,44 +183,33 @@ impl Arch for X86_64 {
         matches!(kind, PC8 | PC16)
     }
 
-    fn leaves(&self, code: &[u8]) -> bool {
-        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
-        let instruction = decoder.decode();
-        match instruction.mnemonic() {
-            Mnemonic::Ret | Mnemonic::Retf | Mnemonic::Iretq | Mnemonic::Sysretq | Mnemonic::Sysexitq => true,
-            Mnemonic::Jmp => matches!(instruction.op0_kind(), OpKind::Register | OpKind::Memory),
-            _ => false,
-        }
-    }
-
     fn immediate(&self, code: &[u8]) -> Option<Immediate> {
-        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
-        let instruction = decoder.decode();
-        let constant = (0..instruction.op_count()).find(|&i| {
-            matches!(
-                instruction.op_kind(i),
-                OpKind::Immediate8
-                    | OpKind::Immediate16
-                    | OpKind::Immediate32
-                    | OpKind::Immediate64
-                    | OpKind::Immediate8to32
-                    | OpKind::Immediate8to64
-                    | OpKind::Immediate32to64
-            )
-        })?;
-        (instruction.mnemonic() == Mnemonic::Mov && instruction.op0_kind() == OpKind::Register).then(|| {
-            let register = instruction.op0_register() as u64;
-            Immediate {
-                value: instruction.immediate(constant),
-                rest: register << 8 | instruction.len() as u64,
-            }
-        })
+        let decoded = InstDecoder::default().decode_slice(code).ok()?;
+        let registers =
+            decoded.opcode() == Opcode::MOV && matches!(decoded.operand(0), Operand::Register { .. });
+        let (value, width) = match decoded.operand(1) {
+            _ if !registers => return None,
+            Operand::ImmediateI8 { imm } => (u64::from(imm as u8), 1),
+            Operand::ImmediateU8 { imm } => (u64::from(imm), 1),
+            Operand::ImmediateI16 { imm } => (u64::from(imm as u16), 2),
+            Operand::ImmediateU16 { imm } => (u64::from(imm), 2),
+            Operand::ImmediateI32 { imm } => (u64::from(imm as u32), 4),
+            Operand::ImmediateU32 { imm } => (u64::from(imm), 4),
+            Operand::ImmediateI64 { imm } => (imm as u64, 4),
+            Operand::ImmediateU64 { imm } => (imm, 4),
+            _ => return None,
+        };
+        // Prefixes, operation and register: all bytes in front of the constant, which the last of them ends.
+        let length = decoded.len().to_const() as usize;
+        let width = if length >= MOVABS { 8 } else { width };
+        let front = code.get(..length.checked_sub(width)?)?;
+        let rest = front.iter().take(7).fold(length as u64, |rest, &byte| rest << 8 | u64::from(byte));
+        Some(Immediate { value, rest })
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {
-        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
-        let instruction = decoder.decode();
-        (!instruction.is_invalid()).then(|| instruction.len())
+        let decoded = InstDecoder::default().decode_slice(code).ok()?;
+        Some(decoded.len().to_const() as usize)
     }
 
     fn disassemble(&self, code: &[u8], address: u64) -> Option<String> {
@@ -182,7 +233,69 @@ impl Arch for X86_64 {
 
 #[cfg(test)]
 mod tests {
+    use iced_x86::{Mnemonic, OpKind};
+
     use super::*;
+
+    /// What iced says of code.
+    fn by_iced(code: &[u8]) -> Vec<Instruction> {
+        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+        let mut out = Vec::new();
+        while decoder.can_decode() {
+            let offset = decoder.position();
+            let instruction = decoder.decode();
+            if instruction.is_invalid() {
+                out.push(Instruction { offset: offset as u64, length: 1, flow: Flow::Next, distance: None });
+                decoder.set_position(offset + 1).unwrap();
+                decoder.set_ip(offset as u64 + 1);
+                continue;
+            }
+            let near = instruction.op_count() > 0
+                && matches!(
+                    instruction.op0_kind(),
+                    OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+                );
+            let flow = match (near, instruction.mnemonic()) {
+                (false, _) => Flow::Next,
+                (true, Mnemonic::Call) => Flow::Call,
+                (true, _) => Flow::Jump,
+            };
+            let fields = decoder.get_constant_offsets(&instruction);
+            let distance = if near {
+                let kind = if fields.immediate_size() == 1 { PC8 } else { PC32 };
+                let target = instruction.near_branch_target() as i64;
+                Some(Distance { target, at: fields.immediate_offset() as u8, kind })
+            } else if instruction.is_ip_rel_memory_operand() {
+                let target = instruction.ip_rel_memory_address() as i64;
+                Some(Distance { target, at: fields.displacement_offset() as u8, kind: PC32 })
+            } else {
+                None
+            };
+            out.push(Instruction { offset: offset as u64, length: instruction.len() as u8, flow, distance });
+        }
+        out
+    }
+
+    #[test]
+    fn two_decoders_agree_on_the_code_of_real_kernels() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/objdiff/x86_64");
+        let mut count = 0;
+        for case in std::fs::read_dir(root).unwrap() {
+            let bytes = std::fs::read(case.unwrap().path().join("patched.o")).unwrap();
+            let object = crate::Object::read(&bytes).unwrap();
+            for section in object.sections.iter().filter(|s| s.is_text()) {
+                let (found, expected) = (X86_64.instructions(section.bytes()), by_iced(section.bytes()));
+                for (one, other) in found.iter().zip(&expected) {
+                    let at = other.offset as usize;
+                    let code = &section.bytes()[at..(at + 15).min(section.bytes().len())];
+                    assert_eq!(one, other, "{}: {code:02x?}", section.name);
+                }
+                assert_eq!(found.len(), expected.len(), "{}", section.name);
+                count += found.len();
+            }
+        }
+        assert!(count > 100_000, "{count}");
+    }
 
     #[test]
     fn decodes_lengths() {

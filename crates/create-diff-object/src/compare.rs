@@ -218,6 +218,10 @@ impl<'a, 'd> Comparer<'a, 'd> {
                 if section_x.has(section_flags::WRITE) != section_y.has(section_flags::WRITE) {
                     return false;
                 }
+                let place = |unit: &Unit<'_>, id| unit.places_of_sanitizer.binary_search(&id).is_ok();
+                if da == 0 && db == 0 && place(self.original, a) && place(self.patched, b) {
+                    return self.same_sanitizer_data(a, b);
+                }
                 self.same_region(a, da, b, db)
             }
             (Kind::Detached, Kind::Detached) => {
@@ -226,6 +230,24 @@ impl<'a, 'd> Comparer<'a, 'd> {
             (Kind::Entry(one), Kind::Entry(other)) => one == other,
             _ => false,
         }
+    }
+
+    /// Whether data of the undefined-behaviour sanitizer are the same but for the place that they name.
+    fn same_sanitizer_data(&self, a: ElementId, b: ElementId) -> bool {
+        // struct source_location: const char *file_name; u32 line; u32 column (lib/ubsan.h).
+        const LINE_AND_COLUMN: std::ops::Range<usize> = 8..16;
+        let (one, other) = (self.original.bytes(a), self.patched.bytes(b));
+        let same_bytes = one.len() == other.len()
+            && one.iter().zip(other).enumerate().all(|(at, (x, y))| x == y || LINE_AND_COLUMN.contains(&at));
+        let (refs_a, refs_b) = (self.original.references(a), self.patched.references(b));
+        let (start_a, start_b) = (self.original.element(a).start, self.patched.element(b).start);
+        same_bytes
+            && refs_a.len() == refs_b.len()
+            && refs_a.iter().zip(refs_b).all(|(x, y)| {
+                x.offset - start_a == y.offset - start_b
+                    && self.same_kind(x.kind, y.kind)
+                    && self.reference_difference(x, y).is_none()
+            })
     }
 
     fn same_contents(&self, a: ElementId, b: ElementId) -> bool {

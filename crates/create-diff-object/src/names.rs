@@ -143,6 +143,11 @@ pub(crate) fn is_sanitizer_data(section: &BStr) -> bool {
     name.starts_with(b".Lubsan_") || name.starts_with(b".L__ubsan")
 }
 
+/// Data that clang names by number only.
+pub(crate) fn is_clang_unnamed(section: &BStr) -> bool {
+    section.starts_with(b".data..L__unnamed_") || section.starts_with(b".data.__unnamed_")
+}
+
 /// Code and data that the kernel frees or may free after start.
 pub(crate) fn is_discarded_after_init(section: &BStr) -> bool {
     [&b".init."[..], b".exit.", b".meminit.", b".memexit.", b".devinit.", b".cpuinit.", b".head.text"]

@@ -124,6 +124,8 @@ pub(crate) struct Unit<'d> {
     pub(crate) file_of: Vec<Option<SymbolId>>,
     /// For each function, the entries of special sections that are about it, in section order.
     pub(crate) entries_of: Lists<ElementId>,
+    /// Elements without names that say where the undefined-behaviour sanitizer was called, sorted.
+    pub(crate) places_of_sanitizer: Vec<ElementId>,
     /// The kernel keeps `.meminit` sections.
     pub(crate) keeps_memory_init: bool,
     /// Remarks.
@@ -153,6 +155,7 @@ impl<'d> Unit<'d> {
             element_symbols: Vec::new(),
             references: Vec::new(),
             entries_of: Lists::none(),
+            places_of_sanitizer: Vec::new(),
             keeps_memory_init: false,
             warnings: Vec::new(),
             source_trees,
@@ -209,6 +212,7 @@ impl<'d> Unit<'d> {
         }
         unit.resolve();
         unit.attach();
+        unit.find_places_of_sanitizer();
         Ok(unit)
     }
 

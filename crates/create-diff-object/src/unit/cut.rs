@@ -188,7 +188,7 @@ impl Unit<'_> {
             }
             return;
         }
-        let sanitizer = names::is_sanitizer_data(name) || is_clang_unnamed(name);
+        let sanitizer = names::is_sanitizer_data(name) || names::is_clang_unnamed(name);
         let mut starts: Vec<(u64, SymbolId)> = Vec::new();
         for &s in symbols {
             let symbol = self.object.symbol(s);
@@ -359,11 +359,6 @@ fn stride(section: &Section<'_>, size: u64) -> Option<u64> {
         }
     }
     None
-}
-
-/// Data that clang names by number only.
-fn is_clang_unnamed(section: &BStr) -> bool {
-    section.starts_with(b".data..L__unnamed_") || section.starts_with(b".data.__unnamed_")
 }
 
 /// The distance from a relocated field to the end of its instruction.

@@ -1,10 +1,11 @@
 //! Finds what relocations mean, and who refers to whom.
 
 use kpatch_elf::arch::{Distance, Flow, Instruction, Machine};
-use kpatch_elf::{Contents, Relocation, SectionId};
+use kpatch_elf::{Contents, Relocation, SectionId, Symbol};
 
 use super::lists::Lists;
 use super::{ElementId, Kind, Reference, Target, Unit};
+use crate::names;
 use crate::sizes::Entry;
 use crate::tables::{self, Class, EntrySize};
 
@@ -245,5 +246,37 @@ impl Unit<'_> {
         about.dedup();
         self.entries_of = Lists::new(elements, about.into_iter().map(|(target, id)| (target.index(), id)));
         self.referrers = referrers;
+    }
+
+    /// Finds what is handed to the handlers of the undefined-behaviour sanitizer. gcc's data for them have names of
+    /// their own, clang's go by number like all data without a name.
+    pub(super) fn find_places_of_sanitizer(&mut self) {
+        let handler = |symbol: &Symbol<'_>| symbol.name.starts_with(b"__ubsan_handle_");
+        if !self.object.symbols.iter().any(handler) {
+            return;
+        }
+        let mut found = Vec::new();
+        for element in self.elements.iter().filter(|e| e.kind == Kind::Function) {
+            // Calls from several places may share one handler.
+            let mut since = Vec::new();
+            let range = element.references.start as usize..element.references.end as usize;
+            for reference in &self.references[range] {
+                match reference.target {
+                    Target::Element(id, 0)
+                        if self.element(id).kind == Kind::Unnamed
+                            && names::is_clang_unnamed(self.section(id).name.as_ref()) =>
+                    {
+                        since.push(id);
+                    }
+                    Target::External(symbol, _) if handler(self.object.symbol(symbol)) => {
+                        found.append(&mut since);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        self.places_of_sanitizer = found;
     }
 }

@@ -1,12 +1,13 @@
 //! `create-diff-object`: compares two versions of an object and writes the extract.
 
+mod codes;
 mod explain;
 mod readelf;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use create_diff_object::{Entry, EntrySizes, Failure, Input, Options, Outcome, Report, diff};
 use kbuild::symvers::Symvers;
 use kpatch_elf::arch::Machine;
@@ -76,8 +77,17 @@ struct JsonError {
     source: Option<create_diff_object::SourceLine>,
 }
 
+/// The command line. The table of codes is put together only for those who ask for it.
+fn arguments() -> Arguments {
+    if !std::env::args_os().any(|argument| argument == "--help") {
+        return Arguments::parse();
+    }
+    let matches = Arguments::command().after_long_help(codes::table()).get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments();
     match run(&arguments) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

@@ -68,8 +68,9 @@ struct Expected {
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     tools::install_missing()?;
-    let ours = Tool::new(vec![compile()?.into()])?;
-    let theirs = if arguments.alone { None } else { Some(Tool::new(Predecessor::get()?.command())?) };
+    let ours = Tool::new(vec![compile()?.into()], "-h")?;
+    let theirs =
+        if arguments.alone { None } else { Some(Tool::new(Predecessor::get()?.command(), "--help")?) };
     let scratch = tempfile::Builder::new().prefix("objdiff-").tempdir_in(crate::target_directory())?;
     let mut missed = Vec::new();
     corpus(arguments, &ours, theirs.as_ref(), scratch.path(), &mut missed)?;
@@ -239,9 +240,9 @@ impl<'a> Job<'a> {
 }
 
 impl Tool {
-    fn new(command: Vec<OsString>) -> Result<Tool> {
+    fn new(command: Vec<OsString>, help: &str) -> Result<Tool> {
         let mut tool = Tool { command, start_up: 0 };
-        tool.start_up = count(&tool.words(&["--help".into()]), &BTreeMap::new())?;
+        tool.start_up = count(&tool.words(&[help.into()]), &BTreeMap::new())?;
         Ok(tool)
     }
 

@@ -28,6 +28,12 @@ pub(crate) struct Arguments {
     /// Virtual processors.
     #[arg(long, default_value_t = 1)]
     smp: u32,
+    /// What QEMU calls the model of the processors.
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
+    /// More of the kernel's command line, such as `retbleed=stuff`.
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    append: String,
     /// Take the kernel from this directory, laid out as the image package installs it.
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
@@ -80,7 +86,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         warnings: arguments.expect_warning.clone(),
     };
     let file_name = arguments.module.file_stem().unwrap_or_default();
-    let mut options = Options::new(crate::target_directory().join("qemu").join(file_name));
+    let mut options = Options::new(crate::target_directory().join("qemu").join(file_name))
+        .machine(arguments.cpu.as_deref(), &arguments.append);
     options.processors = arguments.smp;
     let run = guest::run(&kernel, &[case], &options)?;
     let Some(outcome) = run.outcomes.first() else {

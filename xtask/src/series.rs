@@ -20,6 +20,8 @@ pub(crate) struct Series {
     pub(crate) inherits: Option<String>,
     /// Belongs to the long run only.
     pub(crate) full: bool,
+    /// The machine, where it is not the usual one.
+    pub(crate) machine: Machine,
     /// In the order of their names.
     pub(crate) cases: Vec<Case>,
 }
@@ -88,6 +90,16 @@ pub(crate) struct Refused {
     pub(crate) says: Vec<String>,
 }
 
+/// A machine that makes a kernel run otherwise than usual.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Machine {
+    /// What QEMU calls the model of its processors.
+    pub(crate) cpu: Option<String>,
+    /// More of the kernel's command line.
+    pub(crate) append: String,
+}
+
 /// Content of `series.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +113,8 @@ struct SeriesFile {
     inherits: Option<String>,
     #[serde(default)]
     without: BTreeSet<String>,
+    #[serde(default)]
+    machine: Machine,
 }
 
 const REFUSED_SUFFIX: &str = "-FAIL";
@@ -131,6 +145,7 @@ pub(crate) fn read(root: &Path, name: &str) -> Result<Series> {
         suites: file.suites,
         inherits: file.inherits,
         full: file.full,
+        machine: file.machine,
         cases,
     })
 }
@@ -247,11 +262,15 @@ mod tests {
             ("a/y.test", ""),
             ("a/z-FAIL.patch", ""),
             ("a/z-FAIL.toml", "[refused]\nsays = ['why']\n"),
-            ("b/series.toml", "flavour = 'g'\ninherits = 'a'\nwithout = ['y']\n"),
+            (
+                "b/series.toml",
+                "flavour = 'g'\ninherits = 'a'\nwithout = ['y']\nmachine = { append = 'nopti' }\n",
+            ),
             ("b/x.patch", ""),
         ]);
         let series = read(root.path(), "b").unwrap();
         assert_eq!(series.flavour, "g");
+        assert_eq!(series.machine, Machine { cpu: None, append: "nopti".to_owned() });
         let names: Vec<&str> = series.cases.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names, ["x", "z-FAIL"]);
         assert_eq!(series.cases[0].patches, [root.path().join("b/x.patch")]);

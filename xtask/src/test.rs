@@ -3,7 +3,7 @@
 use crate::builder::{Builder, Built};
 use crate::error::{Error, Result};
 use crate::guest::{self, Outcome};
-use crate::series::{self, Case, Series};
+use crate::series::{self, Case, Machine, Series};
 use crate::{deny, fuzz, itself, kallsyms, kernels, qemu, runtime, selfcheck, tools};
 use kernel_artifacts::Kernel;
 use rustix::process::Signal;
@@ -151,7 +151,10 @@ const AGAIN: &str = "(the same again)";
 fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row>)> {
     let only = &arguments.only;
     let wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
-    let cases: Vec<&Case> = series.cases.iter().filter(|case| wanted(&case.name)).collect();
+    // Another machine changes nothing of what is built, or refused.
+    let usual = series.machine == Machine::default();
+    let fits = |case: &&Case| wanted(&case.name) && (usual || !case.must_be_refused());
+    let cases: Vec<&Case> = series.cases.iter().filter(fits).collect();
     let kernel = kernels::newest(series)?;
     let release = kernel.release.clone();
     println!("\nseries {}: kernel {release}", series.name);
@@ -164,10 +167,10 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
 
     let builds = build_all(&builder, &cases, &directory)?;
     let mut rows: Vec<Row> = cases.iter().map(|case| judge_build(case, builds.of(case))).collect();
-    if wanted(INTERRUPTED) {
+    if usual && wanted(INTERRUPTED) {
         rows.push(interrupted(&builder, &cases, &builds, &directory)?);
     }
-    if wanted(AGAIN) {
+    if usual && wanted(AGAIN) {
         rows.push(reproducible(series, &kernel, &builder, &cases, &builds, &directory)?);
     }
 
@@ -188,7 +191,9 @@ fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row
         println!("  {} names occur more than once in vmlinux", kallsyms::size(&expected));
         symbols = Some(expected);
     }
-    let run = guest::run(&bootable, &guests, &guest::Options::new(directory.join("logs")))?;
+    let options = guest::Options::new(directory.join("logs"))
+        .machine(series.machine.cpu.as_deref(), &series.machine.append);
+    let run = guest::run(&bootable, &guests, &options)?;
     for path in &run.kept_logs {
         println!("logs of a boot with failures: {}", path.display());
     }

@@ -79,8 +79,7 @@ pub(super) fn boot(kernel: &Kernel, media: Media<'_>, directory: &Path, options:
 
     let mut command = Command::new("qemu-system-x86_64");
     command
-        // Without cx16: TCG's emulation of an unlocked cmpxchg16b lets 6.12 die at random.
-        .args(["-accel", "tcg", "-cpu", "max,-cx16"])
+        .args(["-accel", "tcg", "-cpu", &options.processor])
         .args(["-m", &options.memory.to_string(), "-smp", &options.processors.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"])
         .args([

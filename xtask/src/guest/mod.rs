@@ -149,6 +149,8 @@ impl std::fmt::Display for Failure {
 pub(crate) struct Options {
     /// Virtual processors.
     pub(crate) processors: u32,
+    /// What QEMU calls their model.
+    pub(crate) processor: String,
     /// Memory in MiB.
     pub(crate) memory: u32,
     /// How long one run of a test may take.
@@ -166,10 +168,21 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// On another machine than the usual one.
+    pub(crate) fn machine(mut self, cpu: Option<&str>, append: &str) -> Self {
+        if let Some(cpu) = cpu {
+            cpu.clone_into(&mut self.processor);
+        }
+        append.clone_into(&mut self.append);
+        self
+    }
+
     /// Usual limits; logs go below `logs`.
     pub(crate) fn new(logs: PathBuf) -> Self {
         Self {
             processors: 1,
+            // Without cx16: TCG's emulation of an unlocked cmpxchg16b lets 6.12 die at random.
+            processor: "max,-cx16".to_owned(),
             memory: 1024,
             test_limit: Duration::from_mins(1),
             transition_limit: Duration::from_secs(90),

@@ -257,28 +257,51 @@ fn digest(object: &Object<'_>, symbol: &Symbol<'_>) -> Option<[u8; 32]> {
         hash.update(&relocation.kind.to_le_bytes());
         let Some(target) = relocation.symbol.and_then(|id| object.symbols.get(id.index())) else { continue };
         let place = target.section().and_then(|id| object.sections.get(id.index()));
-        match place.filter(|place| target.is_section() || holds_strings(place)) {
-            // Strings move when others come and go; what counts is the text.
-            Some(place) if holds_strings(place) => {
-                // A field relative to itself ends where the instruction ends, in code of this kind.
-                let bias = object.machine.arch().addend_bias(relocation.kind, Some(4));
-                let start = target.value.checked_add_signed(relocation.addend.saturating_add(bias));
-                hash.update(start.and_then(|start| place.string_at(start)).unwrap_or_default());
-            }
-            Some(place) => {
-                hash.update(place.name.as_ref());
-                hash.update(&relocation.addend.to_le_bytes());
-            }
-            None => {
-                hash.update(target.name.as_ref());
-                hash.update(&relocation.addend.to_le_bytes());
-            }
+        let place = place.filter(|place| target.is_section() || holds_strings(place));
+        // Strings move when others come and go; what counts is the text.
+        let text = place.and_then(|place| {
+            // A field relative to itself ends where the instruction ends, in code of this kind.
+            let bias = object.machine.arch().addend_bias(relocation.kind, Some(4));
+            text_at(place, target.value.checked_add_signed(relocation.addend.saturating_add(bias))?)
+        });
+        if let Some(text) = text {
+            hash.update(text);
+        } else {
+            hash.update(place.map_or(target.name.as_ref(), |place| place.name.as_ref()));
+            hash.update(&relocation.addend.to_le_bytes());
         }
     }
     Some(*hash.finalize().as_bytes())
 }
 
+/// The text at a place of a section. The link of a module of 7.2 puts strings into `.rodata` with all the rest: there the
+/// bytes must look like a text.
+fn text_at<'s>(section: &'s Section<'_>, start: u64) -> Option<&'s [u8]> {
+    let text = section.string_at(start)?.as_bytes();
+    // KERN_SOH begins the messages of printk.
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t' | b'\n' | 1);
+    let looks_so = section.name.starts_with_str(".rodata") && !text.is_empty() && text.iter().all(plain);
+    (holds_strings(section) || looks_so).then_some(text)
+}
+
 /// Strings only. The link of a module may take the flag away; then the name is left, which gcc and clang give.
 fn holds_strings(section: &Section<'_>) -> bool {
     section.is_strings() || section.name.contains_str(".str1.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_told_from_other_data() {
+        let section = |name: &str| Section::new(name, 1, 2, 1, b"ab\0\x01cd\n\0\xff\0".to_vec());
+        let rodata = section(".rodata");
+        for (start, text) in [(0, Some(&b"ab"[..])), (3, Some(b"\x01cd\n")), (8, None), (2, None), (99, None)]
+        {
+            assert_eq!(text_at(&rodata, start), text, "{start}");
+        }
+        assert_eq!(text_at(&section(".rodata.f.str1.1"), 8), Some(&b"\xff"[..]));
+        assert_eq!(text_at(&section(".data"), 0), None);
+    }
 }

@@ -18,7 +18,7 @@ says "$SLEEPER sleep: sleeps in hrtimer_nanosleep"
 must kpatch signal
 says 'every 15 seconds by itself'
 must kpatch uname
-silent_on '+'
+silent_on '+lp_sleep'
 # It needs no lock to look on, but changes wait.
 wait $LOADER || { cat /tmp/load; fail "loading failed"; }
 cat /tmp/load

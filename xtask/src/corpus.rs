@@ -57,7 +57,7 @@ struct Set {
     /// Take results of other versions of kpatch-build as well.
     #[arg(long)]
     reuse: bool,
-    /// Do not load the modules.
+    /// Do not load modules; the report has what is known of earlier runs.
     #[arg(long)]
     no_boot: bool,
     /// Patches to build at once [default: number of processors].
@@ -252,6 +252,9 @@ fn try_all(arguments: &Set) -> Result<()> {
     let mut entries = build_all(&attempts, &patches, &output, workers.map_or(1, NonZeroUsize::get))?;
     // A patch made for another release says nothing about this one where it does not apply.
     let left_out = if chosen.instead_of.is_some() { take_inapplicable(&mut entries) } else { Vec::new() };
+    for entry in &mut entries {
+        entry.loaded = known_load(entry)?;
+    }
     if !arguments.no_boot {
         load_all(&kernels::bootable(&chosen.kernel)?, &mut entries, &output)?;
     }
@@ -396,14 +399,12 @@ impl std::fmt::Display for ErrorReport {
     }
 }
 
-/// Loads every module, objects first; those whose object cannot be loaded get a second chance without it. What
-/// worked in an earlier run is not done again.
+/// Loads every module of which nothing good is known, objects first; those whose object cannot be loaded get a second chance
+/// without it.
 fn load_all(kernel: &guest::Kernel, entries: &mut [Entry], output: &Path) -> Result<()> {
-    for entry in entries.iter_mut() {
-        entry.loaded = known_load(entry)?;
-    }
     let options = guest::Options::new(output.join("logs"));
-    let first = cases(entries, |entry| entry.loaded.is_none(), false)?;
+    let open = |entry: &Entry| matches!(entry.loaded, None | Some(Loaded::Fails { .. }));
+    let first = cases(entries, open, false)?;
     let mut without = BTreeMap::new();
     for outcome in guest::run(kernel, &first, &options)?.outcomes {
         match unloadable(&outcome) {
@@ -443,9 +444,7 @@ fn load_record(entry: &Entry) -> Result<Option<(String, PathBuf)>> {
 fn known_load(entry: &Entry) -> Result<Option<Loaded>> {
     let Some((hash, file)) = load_record(entry)? else { return Ok(None) };
     let known = fs_err::read(file).ok().and_then(|bytes| serde_json::from_slice::<LoadRecord>(&bytes).ok());
-    let worked =
-        |record: &LoadRecord| record.module == hash && !matches!(record.loaded, Loaded::Fails { .. });
-    Ok(known.filter(worked).map(|record| record.loaded))
+    Ok(known.filter(|record| record.module == hash).map(|record| record.loaded))
 }
 
 fn keep_load(entry: &Entry) -> Result<()> {
@@ -500,7 +499,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_worked_is_not_loaded_again() {
+    fn what_the_kernel_did_is_kept_by_module() {
         let root = tempfile::tempdir().unwrap();
         let module = root.path().join("m.ko");
         fs_err::write(&module, "one").unwrap();
@@ -510,9 +509,6 @@ mod tests {
         keep_load(&entry).unwrap();
         assert_eq!(known_load(&entry).unwrap(), Some(Loaded::Works));
         fs_err::write(&module, "two").unwrap();
-        assert_eq!(known_load(&entry).unwrap(), None);
-        entry.loaded = Some(Loaded::Fails { failures: Vec::new() });
-        keep_load(&entry).unwrap();
         assert_eq!(known_load(&entry).unwrap(), None);
     }
 

@@ -209,6 +209,10 @@ pub(super) fn markdown(
         Some(Loaded::Fails { failures }) => failures.clone(),
         _ => Vec::new(),
     });
+    details(&mut text, "Modules that were warned about", entries, |entry| match entry.end {
+        End::Module => entry.warnings.clone(),
+        _ => Vec::new(),
+    });
     details(&mut text, "Objects that cannot be loaded in plain QEMU", entries, |entry| match &entry.loaded {
         Some(Loaded::WithoutObject { reason }) => vec![reason.clone()],
         _ => Vec::new(),

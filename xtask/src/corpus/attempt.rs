@@ -127,7 +127,8 @@ impl<'b> Attempts<'b> {
         {
             let built = Built::kept(&output)?;
             let found = attempt(name, known, &json, &built);
-            if found.entry.end != End::Crash {
+            // A build that is stopped may have no time for its report.
+            if found.stopped || found.entry.end != End::Crash {
                 return Ok(found);
             }
         }

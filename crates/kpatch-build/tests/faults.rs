@@ -4,25 +4,34 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use kpatch_build::cache::{Cache, CacheError, Key, KeyBuilder};
 use kpatch_build::originals::{Original, Originals};
 
+/// One test at a time: between fork and exec, a program that another one starts holds the files that are open here, and
+/// the room of those that were removed.
+static ONE: Mutex<()> = Mutex::new(());
+
 /// Something mounted on a directory, until dropped.
-struct Mount<'p>(&'p Path);
+struct Mount<'p> {
+    place: &'p Path,
+    _one: MutexGuard<'static, ()>,
+}
 
 impl Mount<'_> {
     fn new<'p>(place: &'p Path, arguments: &[&str]) -> Mount<'p> {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let status = Command::new("mount").args(arguments).arg(place).status().unwrap();
         assert!(status.success(), "mount {arguments:?}: these tests must run as root");
-        Mount(place)
+        Mount { place, _one: one }
     }
 }
 
 impl Drop for Mount<'_> {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0).status();
+        let _ = Command::new("umount").arg(self.place).status();
     }
 }
 

@@ -10,6 +10,7 @@
 //! Nothing here does input or output.
 
 pub mod arch;
+mod endian;
 pub mod extract;
 pub mod klp;
 pub mod note;
@@ -17,9 +18,10 @@ mod object;
 mod read;
 mod write;
 
+pub use endian::Endian;
 pub use object::{
-    Contents, Endian, Info, Link, Name, Object, Place, Relocation, Section, SectionId, Symbol, SymbolId,
-    binding, section_flags, section_type, symbol_kind,
+    Contents, Info, Link, Name, Object, Place, Relocation, Section, SectionId, Symbol, SymbolId, binding,
+    section_flags, section_type, symbol_kind,
 };
 pub use read::ReadError;
 pub use write::WriteError;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bstr::{BStr, ByteSlice};
 use serde::{Deserialize, Serialize};
 
-use crate::object::Endian;
+use crate::endian::Endian;
 
 /// Section of the patch module's note.
 pub const SECTION: &str = ".note.kpatch";

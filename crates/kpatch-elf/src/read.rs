@@ -12,10 +12,11 @@ use object::read::{SectionIndex, SymbolIndex};
 use thiserror::Error;
 
 use crate::arch::Machine;
+use crate::endian::Endian;
 use crate::klp;
 use crate::object::{
-    Contents, Endian, Info, Link, Object, Place, Relocation, Section, SectionId, Symbol, SymbolId,
-    section_flags, section_type,
+    Contents, Info, Link, Object, Place, Relocation, Section, SectionId, Symbol, SymbolId, section_flags,
+    section_type,
 };
 
 /// Why bytes are not an object that can be worked on.

@@ -10,9 +10,10 @@ use object::elf;
 use object::write::elf::{FileHeader, Rel, SectionHeader, SectionIndex, Sym, SymbolIndex, Writer};
 use thiserror::Error;
 
+use crate::endian::Endian;
 use crate::klp;
 use crate::object::{
-    Contents, Endian, Info, Link, Object, Place, Section, SectionId, binding, section_flags, section_type,
+    Contents, Info, Link, Object, Place, Section, SectionId, binding, section_flags, section_type,
 };
 
 /// Why a model cannot be written.

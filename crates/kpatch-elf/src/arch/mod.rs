@@ -7,7 +7,7 @@ mod s390x;
 mod text;
 mod x86_64;
 
-use crate::object::Endian;
+use crate::endian::Endian;
 
 /// The machines that Linux can live-patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

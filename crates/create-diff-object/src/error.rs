@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
 use thiserror::Error;
 
 use kpatch_elf::{ReadError, WriteError};
 
 use crate::inlined::Inlined;
+use crate::source::SourceLine;
 
 /// A reason to refuse.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -358,21 +358,6 @@ impl DiffError {
             | Self::Header { .. } => 2,
             _ => 1,
         }
-    }
-}
-
-/// A place in the source.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct SourceLine {
-    /// The file as the compiler saw it.
-    pub file: String,
-    /// Line, from 1.
-    pub line: u64,
-}
-
-impl fmt::Display for SourceLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use kpatch_elf::{Object, SectionId};
 
-use crate::error::SourceLine;
+use crate::source::SourceLine;
 use crate::source::{DebugReader, address, debug_section, path_of};
 
 /// A function that was inlined.

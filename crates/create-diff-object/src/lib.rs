@@ -38,13 +38,14 @@ use kbuild::symvers::Symvers;
 use kpatch_elf::extract::{self, Manifest};
 use kpatch_elf::{Section, section_type};
 
-pub use error::{Diagnostic, DiffError, SourceLine};
+pub use error::{Diagnostic, DiffError};
 pub use inlined::Inlined;
 pub use pointers::{Pointer, pointers_to};
 pub use report::{
     ElementReport, FirstDifference, Reason, Report, SkipReason, Skipped, Status, UnresolvedUse,
 };
 pub use sizes::{Entry, EntrySizes, SizesError};
+pub use source::SourceLine;
 
 use author::Author;
 use emit::Parts;

@@ -3,10 +3,10 @@
 
 use kpatch_elf::arch::Flow;
 
-use crate::error::SourceLine;
 use crate::names;
 use crate::select::function_of;
 use crate::sizes::EntrySizes;
+use crate::source::SourceLine;
 use crate::source::SourceMap;
 use crate::unit::{Kind, Target, Unit};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::error::SourceLine;
+use crate::source::SourceLine;
 
 /// How an element of the patched version compares with its original.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

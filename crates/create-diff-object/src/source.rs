@@ -1,9 +1,25 @@
 //! From places in code to places in the source, by the object's line tables.
 
+use std::fmt;
+
 use gimli::{DebugLineOffset, EndianSlice, Reader, RelocateReader, RunTimeEndian};
 use kpatch_elf::{Endian, Object, Section, SectionId};
+use serde::Serialize;
 
-use crate::error::SourceLine;
+/// A place in the source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct SourceLine {
+    /// The file as the compiler saw it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u64,
+}
+
+impl fmt::Display for SourceLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
 
 /// The line table of an object, as far as it has one.
 #[derive(Clone, Debug, Default)]

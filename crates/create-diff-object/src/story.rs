@@ -9,10 +9,10 @@ use kpatch_elf::{Object, Symbol, symbol_kind};
 use crate::author::Author;
 use crate::compare::{Difference, describe};
 use crate::correlate::Twins;
-use crate::error::SourceLine;
 use crate::names;
 use crate::report::{ElementReport, FirstDifference, Reason, Report, Status};
 use crate::select::{Change, Selection, Statuses, Why};
+use crate::source::SourceLine;
 use crate::source::SourceMap;
 use crate::unit::{ElementId, Kind, Unit};
 

@@ -32,6 +32,8 @@ pub struct Changed {
     pub patched: u32,
     /// Types that changed, as genksyms writes them: `s#name` for `struct name`.
     pub types: Vec<String>,
+    /// The declaration of the symbol itself is another one, not only what its types consist of.
+    pub own: bool,
 }
 
 /// The exported symbols whose CRC changes, each of which is warned of. Nothing but a warning where the kernel's CRCs are
@@ -106,7 +108,8 @@ pub fn exporting(units: &[Unit], extracts: &[Extract], objects: &Objects) -> Res
     if errors.is_empty() { Ok(exporting) } else { Err(errors) }
 }
 
-/// Errors for extracts that refer to a symbol whose CRC changed.
+/// Errors for extracts that refer to a symbol whose CRC changed, and for those that replace an exported function by one
+/// of another type: modules go on calling it as they do.
 pub fn refuse(
     changed: &BTreeMap<String, Changed>,
     extracts: &[Extract],
@@ -118,16 +121,20 @@ pub fn refuse(
         let Ok(object) = Object::read(&extract.bytes) else { continue };
         let source = units.iter().find(|unit| unit.object == extract.unit).map(|unit| &unit.source);
         let undefined = object.symbols.iter().filter(|symbol| symbol.place == Place::Undefined);
-        for (symbol, change) in
-            undefined.filter_map(|symbol| changed.get_key_value(&*symbol.name.to_str_lossy()))
-        {
-            let error = Error::new(
-                Phase::Link,
-                "crc-changed",
-                format!("patched code uses exported {symbol}, whose type the patches change"),
-            )
-            .cause(describe(change))
-            .remedy("leave the type of what is exported as it is");
+        let used = undefined.filter_map(|symbol| changed.get_key_value(&*symbol.name.to_str_lossy()));
+        let used = used.map(|(symbol, change)| {
+            let message = format!("patched code uses exported {symbol}, whose type the patches change");
+            (message, change, "leave the type of what is exported as it is")
+        });
+        let replaced = extract.report.changed.iter().filter_map(|name| changed.get_key_value(name));
+        let replaced = replaced.filter(|(_, change)| change.own).map(|(symbol, change)| {
+            let message =
+                format!("exported {symbol} changes its own type, and modules call it by the old one");
+            (message, change, "leave its type as it is, and give what is new a function of its own")
+        });
+        for (message, change, remedy) in used.chain(replaced) {
+            let error =
+                Error::new(Phase::Link, "crc-changed", message).cause(describe(change)).remedy(remedy);
             errors.push(match source {
                 Some(source) => error.file(source),
                 None => error,
@@ -189,7 +196,8 @@ fn of_unit(
             if types.is_empty() {
                 continue;
             }
-            changed.push((name.to_owned(), Changed { shipped: crc, patched: now, types }));
+            let own = is_redeclared(&original.types, &patched.types, name);
+            changed.push((name.to_owned(), Changed { shipped: crc, patched: now, types, own }));
         }
     }
     Ok(changed)
@@ -277,6 +285,19 @@ fn symtypes(text: &[u8]) -> BTreeMap<String, String> {
     text.lines().filter_map(of_line).collect()
 }
 
+/// Whether a symbol's own declaration changes, `const` and `volatile` aside, which nobody sees who calls a function.
+fn is_redeclared(
+    original: &BTreeMap<String, String>,
+    patched: &BTreeMap<String, String>,
+    symbol: &str,
+) -> bool {
+    let words = |text: &String| {
+        let words = text.split(' ').filter(|word| !matches!(*word, "const" | "volatile"));
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    original.get(symbol).map(words) != patched.get(symbol).map(words)
+}
+
 /// What genksyms writes for the contents of a structure that the unit only names.
 const UNKNOWN: &str = "UNKNOWN";
 
@@ -354,6 +375,32 @@ mod tests {
     }
 
     #[test]
+    fn an_exported_function_keeps_its_type() {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, object) = (directory.path().join("b.c"), directory.path().join("b.o"));
+        fs_err::write(&source, "int foo(char *a) { return *a; }").unwrap();
+        let status = std::process::Command::new("gcc").args(["-c", "-o"]).args([&object, &source]).status();
+        assert!(status.unwrap().success());
+        let refused = |own: bool, replaced: &str| {
+            let change = Changed { shipped: 1, patched: 2, types: vec!["s#a".to_owned()], own };
+            let report = create_diff_object::Report {
+                changed: vec![replaced.to_owned()],
+                ..create_diff_object::Report::default()
+            };
+            let bytes = fs_err::read(&object).unwrap();
+            let extract = Extract { unit: "b.o".into(), bytes, report };
+            refuse(&BTreeMap::from([("foo".to_owned(), change)]), &[extract], &[]).is_err()
+        };
+        assert!(refused(true, "foo"));
+        assert!(!refused(false, "foo"));
+        assert!(!refused(true, "bar"));
+        let declared = |text: &str| symtypes(format!("f {text}\n").as_bytes());
+        let differs = |after: &str| is_redeclared(&declared("int f ( char * )"), &declared(after), "f");
+        assert!(differs("int f ( char * , int )"));
+        assert!(!differs("int f ( const char * )"));
+    }
+
+    #[test]
     fn the_types_behind_a_symbol_are_searched_for_the_change() {
         let original = symtypes(
             b"s#leaf struct leaf { int a ; }\ns#root struct root { s#leaf leaf ; }\n\
@@ -380,7 +427,7 @@ mod tests {
             b"s#root struct root { s#new * o ; }\ns#new struct new { int a ; }\nf int f ( s#root * )\n",
         );
         assert_eq!(changed_types(&original, &other, "f"), ["s#root"]);
-        let change = Changed { shipped: 1, patched: 2, types: vec!["s#leaf".into()] };
+        let change = Changed { shipped: 1, patched: 2, types: vec!["s#leaf".into()], own: false };
         assert_eq!(
             describe(&change),
             "its CRC is 0x00000001, and would be 0x00000002, because of struct leaf"

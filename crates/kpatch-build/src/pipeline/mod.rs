@@ -14,6 +14,7 @@ pub mod overlay;
 pub mod package;
 pub mod plan;
 pub mod preprocess;
+pub mod prototypes;
 pub mod prove;
 pub mod publish;
 pub mod resolve;
@@ -163,13 +164,27 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
     let diff::Differences { extracts, skipped } = phase(Phase::Diff, events, || {
         diff::run(&context, &units, &objects, &shipped, &options.skip, events)
     })?;
-    phase(Phase::Link, events, || {
+    let linked = phase(Phase::Link, events, || {
+        let linked = link::run(&extracts, &units, &bytes.exports, &overlay);
         let mut exporting = crcs::exporting(&unchanged, &extracts, &objects)?;
         exporting.extend(units.iter().cloned());
         let changed = crcs::run(&context, &exporting, &objects, &bytes.exports, events)?;
-        crcs::refuse(&changed, &extracts, &units)
+        // With all readers compiled, the compiler has seen both ends of every call.
+        let prototypes = if options.only_touched {
+            prototypes::run(&context, &units, &extracts, &bytes, &tables, events)
+        } else {
+            Ok(())
+        };
+        let refused = [crcs::refuse(&changed, &extracts, &units), prototypes];
+        let mut errors: Vec<Error> = refused.into_iter().filter_map(Result::err).flatten().collect();
+        match linked {
+            Ok(linked) if errors.is_empty() => Ok(linked),
+            linked => {
+                errors.extend(linked.err().into_iter().flatten());
+                Err(errors)
+            }
+        }
     })?;
-    let linked = phase(Phase::Link, events, || link::run(&extracts, &units, &bytes.exports, &overlay))?;
     let names = linked.manifest.objects.iter().map(|object| object.name.clone()).collect();
     events(Event::Step(Step::PatchedObjects { objects: names }));
 

@@ -47,9 +47,13 @@ pub struct Member {
 }
 
 impl Member {
-    /// True if an object made with one serves as well with the other.
+    /// True if an object made with one serves as well with the other. A pointer to nothing in particular may become one
+    /// to something, and the other way round.
     fn is_like(&self, other: &Member) -> bool {
-        (self.offset, self.size, &self.form) == (other.offset, other.size, &other.form)
+        let forms = [&self.form, &other.form];
+        let pointers =
+            forms.iter().all(|form| form.ends_with('*')) && forms.iter().any(|form| **form == "void *");
+        (self.offset, self.size) == (other.offset, other.size) && (self.form == other.form || pointers)
     }
 }
 
@@ -109,9 +113,46 @@ pub fn changes(original: &Types, patched: &Types) -> Vec<LayoutChange> {
     let both =
         original.layouts.iter().filter_map(|(name, old)| Some((name, old, patched.layouts.get(name)?)));
     let passes = |name: &str| original.automatic.contains(name) && patched.automatic.contains(name);
-    both.filter(|(name, old, new)| !old.is_like(new) && !passes(name))
+    let is_like = |old: &Layout, new: &Layout| {
+        old.is_like(new)
+            || old.size == new.size && leaves(original, old).is_some_and(|l| leaves(patched, new) == Some(l))
+    };
+    both.filter(|(name, old, new)| !is_like(old, new) && !passes(name))
         .map(|(name, old, new)| compare(name, old, new))
         .collect()
+}
+
+/// A member that is no structure: bits from the start, bits, form, and its own name.
+type Leaf<'t> = (u64, u64, &'t str, &'t str);
+
+/// More leaves than any real structure has, and structures in structures deeper than any are.
+const MOST_LEAVES: usize = 100_000;
+const MOST_NESTED: usize = 32;
+
+/// What an object of a structure consists of, however it is divided into structures: a member is the same whether it
+/// stands in a structure of its own or directly where that was. `None` where it cannot be told.
+fn leaves<'t>(types: &'t Types, layout: &'t Layout) -> Option<BTreeSet<Leaf<'t>>> {
+    let mut leaves = BTreeSet::new();
+    let mut open = vec![(0u64, layout, MOST_NESTED)];
+    let mut visited = 0usize;
+    while let Some((base, layout, depth)) = open.pop() {
+        let deeper = depth.checked_sub(1)?;
+        visited += layout.members.len();
+        if visited > MOST_LEAVES {
+            return None;
+        }
+        for (name, member) in &layout.members {
+            let offset = base.saturating_add(member.offset);
+            match types.layouts.get(&member.form) {
+                Some(nested) => open.push((offset, nested, deeper)),
+                None => {
+                    let own = name.rsplit('.').next().unwrap_or_default();
+                    leaves.insert((offset, member.size, member.form.as_str(), own));
+                }
+            }
+        }
+    }
+    Some(leaves)
 }
 
 /// The functions, of those named, that use a structure.
@@ -129,7 +170,7 @@ fn compare(name: &str, old: &Layout, new: &Layout) -> LayoutChange {
                 if was.offset != is.offset {
                     members.push((member.clone(), MemberChange::Moved(was.offset, is.offset)));
                 }
-                if was.form != is.form {
+                if was.form != is.form && !(Member { offset: is.offset, ..was.clone() }).is_like(is) {
                     let change = MemberChange::Retyped(was.kind.clone(), is.kind.clone());
                     members.push((member.clone(), change));
                 } else if was.size != is.size {
@@ -287,11 +328,34 @@ mod tests {
         assert_eq!(kinds("volatile int d", "int d"), 0);
         assert_eq!(kinds("u64 *e", "unsigned long *e"), 0);
         assert_eq!(kinds("__u32 g[2]", "unsigned g[2]"), 0);
+        assert_eq!(kinds("u64 *e", "void *e"), 0);
         // The same bytes, but they mean something else.
+        assert_eq!(kinds("u64 *e", "int *e"), 1);
         assert_eq!(kinds("unsigned b", "__be32 b"), 1);
         assert_eq!(kinds("long f", "unsigned long f"), 1);
         assert_eq!(kinds("long f", "void *f"), 1);
         assert_eq!(kinds("unsigned b", "float b"), 1);
+    }
+
+    #[test]
+    fn how_members_are_grouped_is_no_change() {
+        let text = "struct host; struct core { struct host *host; };\n\
+            struct ha { int a; struct core core; struct { long x, y; } pair; };\n\
+            long use(struct ha *ha) { return ha->a + ha->pair.x; }\n";
+        let kinds = |from: &str, to: &str| {
+            assert!(text.contains(from), "{from}");
+            changes(&types(text, &[]), &types(&text.replace(from, to), &[])).len()
+        };
+        assert_eq!(kinds("struct core core", "struct host *host"), 0);
+        assert_eq!(kinds("struct { long x, y; } pair", "struct { struct { long x; }; long y; } pair"), 0);
+        assert_eq!(kinds("struct core core", "struct host *other"), 1);
+        assert_eq!(kinds("struct core core", "struct ha *host"), 1);
+        assert_eq!(kinds("int a; struct core core", "struct core core; int a"), 1);
+        // What is in it changes as well.
+        assert_eq!(
+            kinds("struct core { struct host *host; }", "struct core { struct host *host; int b; }"),
+            2
+        );
     }
 
     /// A structure of the source itself, and what else there is of it.

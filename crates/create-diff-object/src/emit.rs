@@ -43,9 +43,10 @@ pub(crate) struct Parts<'a, 'd> {
 pub(crate) struct Emitted<'d> {
     pub(crate) object: Object<'d>,
     pub(crate) manifest: Manifest,
-    /// Undefined symbols that nobody is known to define, and where each is used first: element, and offset in
-    /// its section.
-    pub(crate) unresolved: BTreeMap<String, (ElementId, u64)>,
+    /// Undefined symbols that nobody is known to define.
+    pub(crate) unresolved: BTreeSet<String>,
+    /// Where each symbol that the input does not define is used first: element, and offset in its section.
+    pub(crate) uses: BTreeMap<String, (ElementId, u64)>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -68,7 +69,8 @@ struct Emitter<'a, 'd> {
     names: BTreeSet<BString>,
     undefined: BTreeMap<(BString, Resolution), SymbolId>,
     references: Vec<extract::Reference>,
-    unresolved: BTreeMap<String, (ElementId, u64)>,
+    unresolved: BTreeSet<String>,
+    uses: BTreeMap<String, (ElementId, u64)>,
     keys: BTreeSet<BString>,
     warnings: Vec<String>,
     errors: Vec<(Option<ElementId>, DiffError)>,
@@ -86,7 +88,8 @@ pub(crate) fn emit<'d>(parts: &Parts<'_, 'd>) -> Result<Emitted<'d>, Vec<(Option
         names: BTreeSet::new(),
         undefined: BTreeMap::new(),
         references: Vec::new(),
-        unresolved: BTreeMap::new(),
+        unresolved: BTreeSet::new(),
+        uses: BTreeMap::new(),
         keys: BTreeSet::new(),
         warnings: Vec::new(),
         errors: Vec::new(),
@@ -122,7 +125,8 @@ pub(crate) fn emit<'d>(parts: &Parts<'_, 'd>) -> Result<Emitted<'d>, Vec<(Option
     if !emitter.errors.is_empty() {
         return Err(emitter.errors);
     }
-    Ok(Emitted { object: emitter.out, manifest, unresolved: emitter.unresolved, warnings: emitter.warnings })
+    let Emitter { out: object, unresolved, uses, warnings, .. } = emitter;
+    Ok(Emitted { object, manifest, unresolved, uses, warnings })
 }
 
 impl Emitter<'_, '_> {

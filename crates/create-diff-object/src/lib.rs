@@ -41,9 +41,7 @@ use kpatch_elf::{Section, section_type};
 pub use error::{Diagnostic, DiffError};
 pub use inlined::Inlined;
 pub use pointers::{Pointer, pointers_to};
-pub use report::{
-    ElementReport, FirstDifference, Reason, Report, SkipReason, Skipped, Status, UnresolvedUse,
-};
+pub use report::{ElementReport, FirstDifference, Reason, Report, SkipReason, Skipped, Status, Use};
 pub use sizes::{Entry, EntrySizes, SizesError};
 pub use source::SourceLine;
 
@@ -322,15 +320,11 @@ fn compare(
         }
     };
     report.warnings.extend(emitted.warnings.iter().cloned());
-    report.unresolved = emitted.unresolved.keys().cloned().collect();
-    report.unresolved_uses = emitted
-        .unresolved
+    report.unresolved = emitted.unresolved.into_iter().collect();
+    report.uses = emitted
+        .uses
         .into_iter()
-        .map(|(symbol, (by, offset))| UnresolvedUse {
-            symbol,
-            by: patched.name(by),
-            source: place(by, offset),
-        })
+        .map(|(symbol, (by, offset))| Use { symbol, by: patched.name(by), source: place(by, offset) })
         .collect();
     story::sum_up(&mut report, &emitted.object, &emitted.manifest);
     match write(emitted.object, &emitted.manifest) {

@@ -95,9 +95,9 @@ pub struct ElementReport {
     pub difference: Option<FirstDifference>,
 }
 
-/// Where a symbol that nobody defines is used.
+/// Where a symbol that the unit does not define is used first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct UnresolvedUse {
+pub struct Use {
     /// The symbol.
     pub symbol: String,
     /// The function or datum that refers to it.
@@ -169,8 +169,8 @@ pub struct Report {
     pub undefined: Vec<String>,
     /// Undefined symbols that neither the shipped kernel nor this unit defines.
     pub unresolved: Vec<String>,
-    /// Where each of them is used first.
-    pub unresolved_uses: Vec<UnresolvedUse>,
+    /// Where each symbol that the unit does not define is used first.
+    pub uses: Vec<Use>,
     /// Changes that are left out, in the order of the patched object.
     pub skipped: Vec<Skipped>,
     /// `object.name,sympos` of every symbol that the livepatch core resolves.

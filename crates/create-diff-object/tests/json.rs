@@ -108,7 +108,7 @@ const NOT_IN_FIXTURES: [&str; 8] = [
     "elements[].original",
     "elements[].difference.original_source",
     "elements[].difference.patched_source",
-    "unresolved_uses[].source",
+    "uses[].source",
     "callbacks[]",
     "ignored_functions[]",
     "ignored_sections[]",

@@ -143,12 +143,11 @@ fn leaves<'t>(types: &'t Types, layout: &'t Layout) -> Option<BTreeSet<Leaf<'t>>
         }
         for (name, member) in &layout.members {
             let offset = base.saturating_add(member.offset);
-            match types.layouts.get(&member.form) {
-                Some(nested) => open.push((offset, nested, deeper)),
-                None => {
-                    let own = name.rsplit('.').next().unwrap_or_default();
-                    leaves.insert((offset, member.size, member.form.as_str(), own));
-                }
+            if let Some(nested) = types.layouts.get(&member.form) {
+                open.push((offset, nested, deeper));
+            } else {
+                let own = name.rsplit('.').next().unwrap_or_default();
+                leaves.insert((offset, member.size, member.form.as_str(), own));
             }
         }
     }
@@ -399,6 +398,20 @@ mod tests {
         assert!(found.automatic.is_empty(), "{:?}", found.automatic);
         let own = types(&text.replace("#include \"x.h\"", "struct walk { int a; };"), &[]);
         assert!(own.automatic.contains("struct walk"));
+    }
+
+    #[test]
+    fn data_are_found_where_they_are_declared() {
+        let text = "extern int one; static const char *own = \"a\";\nint one = 1;\n\
+            int use(void) { static int kept\n = 2; own++; return kept++ + one; }\n\
+            int more(void) { static int twice; return twice++; }\n\
+            int again(void) { static int twice; return twice++; }\n";
+        for version in ["-gdwarf-4", "-gdwarf-5"] {
+            let data = types(text, &[version]).data;
+            let lines: Vec<(&str, u32)> =
+                data.iter().map(|(name, place)| (name.as_str(), place.line)).collect();
+            assert_eq!(lines, [("kept", 3), ("one", 2), ("own", 1)]);
+        }
     }
 
     #[test]

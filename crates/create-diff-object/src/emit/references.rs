@@ -85,8 +85,9 @@ impl Emitter<'_, '_> {
                         self.check_special(by, &resolution);
                         let new = self.undefined(name, &resolution, old.binding);
                         if resolution == Resolution::Unknown && old.binding != binding::WEAK {
-                            self.unresolved.entry(name.to_string()).or_insert((by, reference.offset));
+                            self.unresolved.insert(name.to_string());
                         }
+                        self.uses.entry(name.to_string()).or_insert((by, reference.offset));
                         if name.starts_with(b"__SCT__") {
                             self.keys.insert(name.into());
                         }

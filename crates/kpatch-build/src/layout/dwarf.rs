@@ -33,6 +33,8 @@ pub struct Types {
     /// Structures of which there are automatic variables only: defined in a source that is no header, never part of
     /// something else, nor pointed to by anything but parameters.
     pub automatic: BTreeSet<String>,
+    /// Where variables with an address of their own are declared, but for names that several have.
+    pub data: BTreeMap<String, Place>,
 }
 
 /// Types that refer to types, and structures in structures, are followed so far; no real ones go deeper.
@@ -229,7 +231,8 @@ impl Entries {
                 name,
                 children: Vec::new(),
                 kind: reference(gimli::DW_AT_type),
-                origin: reference(gimli::DW_AT_abstract_origin),
+                origin: reference(gimli::DW_AT_abstract_origin)
+                    .or_else(|| reference(gimli::DW_AT_specification)),
                 size: number(gimli::DW_AT_byte_size),
                 location: number(gimli::DW_AT_data_member_location).unwrap_or(0),
                 bit_offset: number(gimli::DW_AT_data_bit_offset),
@@ -259,6 +262,7 @@ impl Entries {
 
     fn add_to(&self, types: &mut Types) {
         self.add_automatic(types);
+        self.add_data(types);
         for entry in &self.all {
             match entry.tag {
                 gimli::DW_TAG_structure_type | gimli::DW_TAG_union_type => {
@@ -383,6 +387,25 @@ impl Entries {
                 }
             }
             _ => entry.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Finds where variables are declared. A declaration before the definition has the name, the definition the address.
+    fn add_data(&self, types: &mut Types) {
+        let mut places: BTreeMap<&str, BTreeSet<(&Path, u32)>> = BTreeMap::new();
+        for entry in self.all.iter().filter(|entry| entry.tag == gimli::DW_TAG_variable && entry.is_static) {
+            let declaration = self.get(entry.origin);
+            let name = entry.name.as_deref().or_else(|| declaration?.name.as_deref());
+            let of_entry = |entry: &Entry| self.path(entry).zip(entry.line);
+            let place = self.path(entry).or_else(|| self.path(declaration?)).zip(entry.line);
+            if let Some((name, place)) = name.zip(place.or_else(|| of_entry(declaration?))) {
+                places.entry(name).or_default().insert(place);
+            }
+        }
+        for (name, places) in places {
+            if let (Some((file, line)), 1) = (places.first(), places.len()) {
+                types.data.insert(name.to_owned(), Place { file: file.to_path_buf(), line: *line });
+            }
         }
     }
 

@@ -94,6 +94,7 @@ fn is_in_structure(content: &[u8], line: u64) -> bool {
 const RUNTIME_CONSTANTS: &str = "include/asm-generic/runtime-const.h";
 
 /// What compiling needs to know about the kernel.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// Where the compiler runs.
     pub root: &'a Root,

@@ -13,6 +13,8 @@ use rayon::prelude::*;
 
 use super::compile::{self, Context, Job, Objects, Variant};
 use super::diff::Extract;
+use super::overlay::Overlay;
+use super::places;
 use super::plan::Unit;
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
@@ -114,6 +116,7 @@ pub fn refuse(
     changed: &BTreeMap<String, Changed>,
     extracts: &[Extract],
     units: &[Unit],
+    overlay: &Overlay,
 ) -> Result<(), Vec<Error>> {
     let mut errors = Vec::new();
     for extract in extracts.iter().filter(|_| !changed.is_empty()) {
@@ -124,21 +127,22 @@ pub fn refuse(
         let used = undefined.filter_map(|symbol| changed.get_key_value(&*symbol.name.to_str_lossy()));
         let used = used.map(|(symbol, change)| {
             let message = format!("patched code uses exported {symbol}, whose type the patches change");
-            (message, change, "leave the type of what is exported as it is")
+            (symbol, message, change, "leave the type of what is exported as it is")
         });
         let replaced = extract.report.changed.iter().filter_map(|name| changed.get_key_value(name));
         let replaced = replaced.filter(|(_, change)| change.own).map(|(symbol, change)| {
             let message =
                 format!("exported {symbol} changes its own type, and modules call it by the old one");
-            (message, change, "leave its type as it is, and give what is new a function of its own")
+            (symbol, message, change, "leave its type as it is, and give what is new a function of its own")
         });
-        for (message, change, remedy) in used.chain(replaced) {
+        for (symbol, message, change, remedy) in used.chain(replaced) {
             let error =
                 Error::new(Phase::Link, "crc-changed", message).cause(describe(change)).remedy(remedy);
-            errors.push(match source {
+            let error = match source {
                 Some(source) => error.file(source),
                 None => error,
-            });
+            };
+            errors.push(places::of_use(error, overlay, extract, symbol));
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
@@ -381,6 +385,9 @@ mod tests {
         fs_err::write(&source, "int foo(char *a) { return *a; }").unwrap();
         let status = std::process::Command::new("gcc").args(["-c", "-o"]).args([&object, &source]).status();
         assert!(status.unwrap().success());
+        let files = BTreeMap::new();
+        let overlay =
+            Overlay::create(directory.path(), directory.path(), &files, std::iter::empty()).unwrap();
         let refused = |own: bool, replaced: &str| {
             let change = Changed { shipped: 1, patched: 2, types: vec!["s#a".to_owned()], own };
             let report = create_diff_object::Report {
@@ -389,7 +396,7 @@ mod tests {
             };
             let bytes = fs_err::read(&object).unwrap();
             let extract = Extract { unit: "b.o".into(), bytes, report };
-            refuse(&BTreeMap::from([("foo".to_owned(), change)]), &[extract], &[]).is_err()
+            refuse(&BTreeMap::from([("foo".to_owned(), change)]), &[extract], &[], &overlay).is_err()
         };
         assert!(refused(true, "foo"));
         assert!(!refused(false, "foo"));

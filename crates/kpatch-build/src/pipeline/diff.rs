@@ -1,6 +1,6 @@
 //! Object pairs to extracts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bstr::ByteSlice;
@@ -10,12 +10,14 @@ use create_diff_object::{
 use rayon::prelude::*;
 
 use super::compile::{self, Context, Job, Objects, Plain, Variant};
+use super::places;
 use super::plan::Unit;
 use super::shipped::{ShippedBytes, Tables};
 use crate::cache::{Cache, KeyBuilder};
 use crate::callers;
 use crate::error::Error;
 use crate::events::{Change, Event, Events, Phase};
+use crate::layout::Place;
 use crate::options::Skip;
 
 /// What changed in one unit.
@@ -151,9 +153,11 @@ fn one(
         Ok(outcome) => return Ok(outcome),
         Err(failure) => failure,
     };
-    let lasting: Vec<Error> = failure.lasting().map(|d| error(context, unit, shipped, d)).collect();
+    let lasting: Vec<&Diagnostic> = failure.lasting().collect();
     if !lasting.is_empty() {
-        return Err(lasting);
+        let is_datum = |diagnostic: &&Diagnostic| diagnostic.source.is_none() && diagnostic.element.is_some();
+        let data = if lasting.iter().any(is_datum) { places::data(context, unit) } else { BTreeMap::new() };
+        return Err(lasting.into_iter().map(|d| error(context, unit, shipped, &data, d)).collect());
     }
     let overcome = failure.overcome_by();
     let plain = Plain { runtime_constants: overcome.runtime_constants, static_keys: overcome.static_keys };
@@ -180,7 +184,7 @@ fn one(
         Err(again) => {
             let errors = if plain.static_keys { &failure } else { &again };
             let explained = errors.errors.iter().map(|diagnostic| {
-                let error = error(context, unit, shipped, diagnostic);
+                let error = error(context, unit, shipped, &BTreeMap::new(), diagnostic);
                 if lost_constant(&failure, &diagnostic.error) { explain_lost(error) } else { error }
             });
             Err(explained.collect())
@@ -264,16 +268,24 @@ fn tell(unit: &Unit, report: &Report, events: Events<'_>) {
     }
 }
 
-fn error(context: &Context<'_>, unit: &Unit, shipped: &Shipped<'_>, diagnostic: &Diagnostic) -> Error {
+fn error(
+    context: &Context<'_>,
+    unit: &Unit,
+    shipped: &Shipped<'_>,
+    data: &BTreeMap<String, Place>,
+    diagnostic: &Diagnostic,
+) -> Error {
     let mut error = Error::new(Phase::Diff, diagnostic.error.code(), &diagnostic.error)
         .file(&unit.source)
         .remedy(remedy(&diagnostic.error));
-    if let Some(source) = &diagnostic.source {
-        let file = context.overlay.to_source(Path::new(&source.file));
-        error = error.file(file).line(source.line).text(context.overlay.source_of(file));
-    }
     if let Some(element) = &diagnostic.element {
-        error = error.function(element);
+        error = places::of_datum(error.function(element), context.overlay, data, element);
+    }
+    if let Some(source) = &diagnostic.source {
+        error = places::at(error, context.overlay, source);
+    }
+    if let Some(cause) = cause(&diagnostic.error) {
+        error = error.cause(cause);
     }
     if let DiffError::NoEntry { function } = &diagnostic.error
         && let Some((bytes, symbols)) = shipped.tables.bytes(&unit.owner).zip(shipped.tables.get(&unit.owner))
@@ -288,6 +300,17 @@ fn error(context: &Context<'_>, unit: &Unit, shipped: &Shipped<'_>, diagnostic: 
         }
     }
     error
+}
+
+/// Why a change cannot take effect, where the message does not say.
+fn cause(error: &DiffError) -> Option<&'static str> {
+    match error {
+        DiffError::ChangedData { .. } => {
+            Some("the datum is in use: the running kernel goes on with the old one")
+        }
+        DiffError::Init { .. } => Some("it is used while the kernel, or the module, starts, which is over"),
+        _ => None,
+    }
 }
 
 fn remedy(error: &DiffError) -> String {

@@ -1,12 +1,11 @@
 //! Extracts to one object.
 
-use std::path::Path;
-
 use kbuild::symvers::Symvers;
 use klp_module::link::{self, Extract, LinkError, Linked};
 
 use super::diff;
 use super::overlay::Overlay;
+use super::places;
 use super::plan::Unit;
 use crate::error::Error;
 use crate::events::Phase;
@@ -41,17 +40,10 @@ fn explain(error: &LinkError, extracts: &[diff::Extract], units: &[Unit], overla
     }
     match error {
         LinkError::Unresolved { unit, symbol } => {
-            let mut uses = extracts
-                .iter()
-                .filter(|extract| extract.unit.as_os_str() == unit.as_str())
-                .flat_map(|extract| &extract.report.unresolved_uses);
-            let Some(used) = uses.find(|used| used.symbol == *symbol) else { return out };
-            out = out.function(&used.by);
-            if let Some(source) = &used.source {
-                let file = overlay.to_source(Path::new(&source.file));
-                out = out.file(file).line(source.line).text(overlay.source_of(file));
+            match extracts.iter().find(|extract| extract.unit.as_os_str() == unit.as_str()) {
+                Some(extract) => places::of_use(out, overlay, extract, symbol),
+                None => out,
             }
-            out
         }
         LinkError::Empty => only_additions(out, extracts),
         _ => out,

@@ -12,6 +12,7 @@ pub mod narrow;
 pub mod new_units;
 pub mod overlay;
 pub mod package;
+pub mod places;
 pub mod plan;
 pub mod preprocess;
 pub mod prototypes;
@@ -175,7 +176,7 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
         } else {
             Ok(())
         };
-        let refused = [crcs::refuse(&changed, &extracts, &units), prototypes];
+        let refused = [crcs::refuse(&changed, &extracts, &units, &overlay), prototypes];
         let mut errors: Vec<Error> = refused.into_iter().filter_map(Result::err).flatten().collect();
         match linked {
             Ok(linked) if errors.is_empty() => Ok(linked),

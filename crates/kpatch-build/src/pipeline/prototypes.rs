@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use bstr::ByteSlice;
+use create_diff_object::SourceLine;
 use kpatch_elf::{Object, Place};
 use rayon::prelude::*;
 
 use super::compile::{self, Context, Job, Variant};
 use super::diff::Extract;
+use super::places;
 use super::plan::Unit;
 use super::shipped::{ShippedBytes, Tables};
 use crate::callers;
@@ -24,8 +26,8 @@ use crate::events::{Event, Events, Phase};
 struct Prototype {
     /// As C writes it, without the names of parameters.
     text: String,
-    /// The unit defines it.
-    defined: bool,
+    /// The unit defines it, in this line.
+    defined: Option<SourceLine>,
 }
 
 impl Prototype {
@@ -45,8 +47,8 @@ type Prototypes = BTreeMap<String, Prototype>;
 struct Changed {
     before: String,
     after: String,
-    /// A unit of the patch defines it.
-    defined: bool,
+    /// Where a unit of the patch defines it.
+    defined: Option<SourceLine>,
 }
 
 /// Refuses calls between old and new code that do not agree about parameters.
@@ -74,12 +76,14 @@ pub fn run(
     for extract in extracts {
         let Some(unit) = units.iter().find(|unit| unit.object == extract.unit) else { continue };
         for symbol in undefined(extract) {
-            if let Some(change) = changed.get(&symbol).filter(|change| !change.defined) {
-                errors.push(called(&symbol, change).file(&unit.source));
+            if let Some(change) = changed.get(&symbol).filter(|change| change.defined.is_none()) {
+                let error = called(&symbol, change).file(&unit.source);
+                errors.push(places::of_use(error, context.overlay, extract, &symbol));
             }
         }
         for function in &extract.report.changed {
-            let Some(change) = changed.get(function).filter(|change| change.defined) else { continue };
+            let Some(change) = changed.get(function) else { continue };
+            let Some(place) = &change.defined else { continue };
             let Some((object, symbols)) = tables.bytes(&unit.owner).zip(tables.get(&unit.owner)) else {
                 continue;
             };
@@ -88,7 +92,7 @@ pub fn run(
             let exported = bytes.exports.get(function.as_bytes().as_bstr()).is_some();
             if exported || !callers.is_empty() {
                 let who = callers::describe(&unit.owner, &callers, exported);
-                errors.push(replaced_alone(function, change, &who).file(&unit.source));
+                errors.push(places::at(replaced_alone(function, change, &who), context.overlay, place));
             }
         }
     }
@@ -155,7 +159,7 @@ fn changed(context: &Context<'_>, units: &[Unit]) -> Result<BTreeMap<String, Cha
             Ok(found) => {
                 for (name, change) in found {
                     let known = all.entry(name).or_default();
-                    let defined = known.defined || change.defined;
+                    let defined = known.defined.take().or_else(|| change.defined.clone());
                     *known = Changed { defined, ..change };
                 }
             }
@@ -170,7 +174,7 @@ fn differences(original: &Prototypes, patched: &Prototypes) -> BTreeMap<String, 
     let both = patched.iter().filter_map(|(name, after)| Some((name, original.get(name)?, after)));
     both.filter(|(_, before, after)| before.passed() != after.passed())
         .map(|(name, before, after)| {
-            let (before, defined) = (before.text.clone(), after.defined);
+            let (before, defined) = (before.text.clone(), after.defined.clone());
             (name.clone(), Changed { before, after: after.text.clone(), defined })
         })
         .collect()
@@ -210,12 +214,20 @@ fn parse(list: &str) -> Prototypes {
         let Some((text, note)) = text.split_once(';') else { continue };
         let Some((head, parameters)) = split_at_parameters(text) else { continue };
         let name = head.rsplit([' ', '*', '(']).next().unwrap_or_default();
-        let defined = place.ends_with('F');
-        let text = if defined { without_names(head, parameters, note) } else { text.to_owned() };
-        let entry = found.entry(name.to_owned()).or_insert_with(|| Prototype { text, defined });
-        entry.defined |= defined;
+        let defined = definition(place);
+        let text = if defined.is_some() { without_names(head, parameters, note) } else { text.to_owned() };
+        let entry = found.entry(name.to_owned()).or_insert_with(|| Prototype { text, defined: None });
+        entry.defined = defined.or(entry.defined.take());
     }
     found
+}
+
+/// The place in `a.c:3:NF`, if it is one of a definition.
+fn definition(place: &str) -> Option<SourceLine> {
+    let (place, kind) = place.rsplit_once(':')?;
+    let (file, line) = place.rsplit_once(':')?;
+    let line = line.parse().ok().filter(|_| kind.ends_with('F'))?;
+    Some(SourceLine { file: file.to_owned(), line })
 }
 
 /// `extern int f` and `int a, int b` of `extern int f (int a, int b)`: the name stands before the first blank and bracket
@@ -285,11 +297,12 @@ mod tests {
             "typedef unsigned short u16; struct page; struct page *find(struct page *, void (*)(struct page *, int), int);\n\
              int nothing(void);",
         );
+        assert_eq!(found["find"].defined.as_ref().map(|place| place.line), Some(5));
         for name in ["find", "nothing"] {
             assert_eq!(found[name].text, declared[name].text);
-            assert!(found[name].defined && !declared[name].defined);
+            assert!(found[name].defined.is_some() && declared[name].defined.is_none());
         }
-        assert!(!found["take"].defined && !found.contains_key("own"), "{found:?}");
+        assert!(found["take"].defined.is_none() && !found.contains_key("own"), "{found:?}");
     }
 
     #[test]

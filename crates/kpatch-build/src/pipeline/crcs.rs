@@ -386,8 +386,8 @@ mod tests {
         let status = std::process::Command::new("gcc").args(["-c", "-o"]).args([&object, &source]).status();
         assert!(status.unwrap().success());
         let files = BTreeMap::new();
-        let overlay =
-            Overlay::create(directory.path(), directory.path(), &files, std::iter::empty()).unwrap();
+        let root = directory.path().join("overlay");
+        let overlay = Overlay::create(&root, directory.path(), &files, std::iter::empty()).unwrap();
         let refused = |own: bool, replaced: &str| {
             let change = Changed { shipped: 1, patched: 2, types: vec!["s#a".to_owned()], own };
             let report = create_diff_object::Report {

@@ -6,6 +6,7 @@
 //!
 //! These run commands or keep a cache, and say so:
 //! * [`root`] runs commands on the host or in a root file system, [`store`] keeps items complete or absent;
+//! * [`confine`] keeps commands from writing anywhere but where they must;
 //! * [`object_tree`] makes a build directory from a headers package or a configuration, asks kbuild for the commands
 //!   of units and for the objects of modules;
 //! * [`units`] tells which object a unit's code is in, or why it cannot be patched, and who can see a changed file;
@@ -13,6 +14,7 @@
 
 pub mod command;
 pub mod config;
+pub mod confine;
 pub mod include_graph;
 pub mod object_tree;
 mod paths;

@@ -14,6 +14,8 @@ use std::sync::{Mutex, PoisonError};
 
 use thiserror::Error;
 
+use crate::confine;
+
 /// A command that could not be run, or failed.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -147,6 +149,7 @@ impl Root {
             args: Vec::new(),
             env: Vec::new(),
             directory: None,
+            writable: Vec::new(),
         }
     }
 
@@ -193,6 +196,9 @@ impl Root {
             // unshare and mount are found here as well as inside.
             command.env("PATH", ROOT_PATH).env("HOME", "/root").env_remove("TMPDIR");
         }
+        if let Some(directory) = task.writable.first() {
+            command.env("TMPDIR", directory);
+        }
         command.env("LC_ALL", "C").envs(task.env.iter().map(|(name, value)| (name, value)));
         command.process_group(0);
         Ok(command)
@@ -207,6 +213,7 @@ pub struct Task<'r> {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
+    writable: Vec<PathBuf>,
 }
 
 impl Task<'_> {
@@ -238,12 +245,22 @@ impl Task<'_> {
         self
     }
 
+    /// Lets it write below these directories, which exist, and nowhere else; its temporary files go to the first. A
+    /// task that this was never said of may write what its user may.
+    #[must_use]
+    pub fn confined_to(mut self, writable: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.writable.extend(writable.into_iter().map(Into::into));
+        self
+    }
+
     /// Runs it and returns what it wrote, whatever its exit status.
     pub fn output(&self) -> Result<Output, RunError> {
         let program = || self.program.to_string_lossy().into_owned();
         let mut command = self.root.prepare(self)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = Group::spawn(&mut command).map_err(|error| match error {
+        // Mounting is closed to a confined process, so a root file system is confined by its mounts.
+        let writable: &[PathBuf] = if self.root.is_host() { &self.writable } else { &[] };
+        let child = Group::spawn(&mut command, writable).map_err(|error| match error {
             SpawnError::Interrupted => RunError::Interrupted,
             SpawnError::Io(source) => RunError::Start { program: program(), source },
         })?;
@@ -306,13 +323,17 @@ struct Group {
 }
 
 impl Group {
-    fn spawn(command: &mut Command) -> Result<Group, SpawnError> {
+    fn spawn(command: &mut Command, writable: &[PathBuf]) -> Result<Group, SpawnError> {
         // The lock is held over the start, so that no child slips past an interrupt.
         let mut running = running();
         if running.interrupted {
             return Err(SpawnError::Interrupted);
         }
-        let child = command.spawn().map_err(SpawnError::Io)?;
+        let child = match writable {
+            [] => command.spawn(),
+            _ => confine::spawn(command, writable),
+        };
+        let child = child.map_err(SpawnError::Io)?;
         let id = child.id().cast_signed();
         running.groups.insert(id);
         Ok(Group { child, id })
@@ -385,6 +406,54 @@ mod tests {
         assert_eq!(root.on_host(path), Path::new("/r/usr/lib/gcc/10/include/stdarg.h"));
         assert_eq!(root.on_host(Path::new("/cache/source/a.c")), Path::new("/cache/source/a.c"));
         assert_eq!(root.on_host(Path::new("/cache2/a.c")), Path::new("/r/cache2/a.c"));
+    }
+
+    #[test]
+    fn a_confined_command_writes_only_where_it_may() {
+        assert!(confine::is_possible(), "this test needs a kernel with Landlock");
+        let directory = tempfile::tempdir().unwrap();
+        let (own, other) = (directory.path().join("own"), directory.path().join("other"));
+        for path in [&own, &other] {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join("old"), "old").unwrap();
+        }
+        // Each way to change something, in one's own directory and beside it.
+        for change in [
+            "echo new > old",
+            ": > old",
+            "echo new >> old",
+            "echo new > new",
+            "rm old",
+            "mv old older",
+            "ln old link",
+            "ln -s old link",
+            "mkdir new",
+            "mkfifo new",
+            "sh -c 'echo new > new'",
+            "make -f - <<< 'x:=$(shell echo new > new)\nall:;@test -e new'",
+        ] {
+            let run = |place: &Path| {
+                let script = format!("cd {} && {change}", place.display());
+                let task = Root::Host.command("bash").args(["-c", &script]).confined_to([&own]);
+                task.output().unwrap().status.success()
+            };
+            assert!(run(&own), "{change}");
+            assert!(!run(&other), "{change}");
+            let names: Vec<_> = std::fs::read_dir(&other).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(names, ["old"], "{change}");
+            assert_eq!(std::fs::read_to_string(other.join("old")).unwrap(), "old", "{change}");
+            for entry in std::fs::read_dir(&own).unwrap() {
+                crate::store::remove(&entry.unwrap().path()).unwrap();
+            }
+            std::fs::write(own.join("old"), "old").unwrap();
+        }
+        // Reading is free, temporary files have a place, and devices take what nobody wants.
+        let script = format!("cat {}/old && mktemp && echo x > /dev/null", other.display());
+        let task = Root::Host.command("sh").args(["-c", &script]).confined_to([&own]);
+        let text = task.run().unwrap().text();
+        assert!(text.contains(&own.display().to_string()), "{text}");
+        // Whoever is not confined is not.
+        assert!(Root::Host.command("sh").args(["-c", "echo x > new"]).directory(&other).run().is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod environment;
 pub mod error;
 pub mod events;
+pub mod launcher;
 pub mod layout;
 mod loaded;
 pub mod maintenance;

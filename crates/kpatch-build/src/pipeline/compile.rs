@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bstr::ByteSlice;
 use kbuild::command::{CompileCommand, listed_files};
 use kbuild::object_tree::ObjectTree;
-use kbuild::root::{Root, RunError};
+use kbuild::root::{Root, RunError, Task};
 use rayon::prelude::*;
 
 use super::overlay::Overlay;
@@ -126,6 +126,16 @@ impl Context<'_> {
     /// Where a file is that the compiler names. Its own headers are those of the root it runs in.
     pub fn on_host(&self, file: &Path) -> PathBuf {
         self.root.on_host(&self.tree.path().join(file))
+    }
+
+    /// A command that starts in the object tree and can write this run's objects only. A launcher has places of its
+    /// own, and a server perhaps that outlives the run: it may write what its user may.
+    pub fn command(&self, program: &str) -> Task<'_> {
+        let task = self.root.command(program).directory(self.tree.path());
+        if self.launcher.first().is_some_and(|launcher| launcher == program) {
+            return task;
+        }
+        task.confined_to([self.output])
     }
 }
 
@@ -299,7 +309,7 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::new(Phase::Compile, "command", "the unit's command line is empty"));
     };
-    match context.root.command(program).args(arguments).directory(context.tree.path()).run() {
+    match context.command(program).args(arguments).run() {
         Ok(_) => {}
         Err(RunError::Interrupted) => return Err(Error::interrupted(Phase::Compile)),
         Err(RunError::Failed { output: text, .. }) => return Err(refused(context, job, &text)),

@@ -245,16 +245,13 @@ fn compute(context: &Context<'_>, unit: &Unit, variant: Variant) -> Result<Compu
     let command = compile::command(context, job).without_flags(|flag| flag == "-c");
     let words = command.with_last(["-E", "-D__GENKSYMS__"]).with_output(&text).words();
     let Some((program, arguments)) = words.split_first() else { return Ok(Computed::default()) };
-    let directory = context.tree.path();
-    context.root.command(program).args(arguments).directory(directory).run().map_err(|e| failed(&e))?;
+    context.command(program).args(arguments).run().map_err(|e| failed(&e))?;
     let types = text.with_extension("symtypes");
     let script = r#"exec "$1" -T "$2" -r /dev/null < "$3""#;
     let output = context
-        .root
         .command("sh")
         .args(["-c", script, "sh", &format!("./{GENKSYMS}")])
         .args([&types, &text])
-        .directory(directory)
         .run()
         .map_err(|e| failed(&e))?;
     let types = fs_err::read(&types).map_err(Error::io(Phase::Link, "read", &types))?;

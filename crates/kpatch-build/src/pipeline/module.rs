@@ -57,6 +57,7 @@ pub fn run(input: &Input<'_>, events: Events<'_>) -> Result<Vec<u8>, Error> {
         .root
         .command("make")
         .directory(input.directory)
+        .confined_to([input.directory])
         .arg("-s")
         .arg("-C")
         .arg(input.kernel)
@@ -114,6 +115,7 @@ fn run_objtool(input: &Input<'_>, unit: &Unit, events: Events<'_>) -> Result<(),
     // The kernel's makefiles export SRCARCH, which wrappers around objtool ask for.
     let arch = input.tree.recipe().arch.as_str();
     let task = input.root.command(program).args(arguments).directory(input.tree.path()).env("SRCARCH", arch);
+    let task = task.confined_to([input.directory]);
     match task.run() {
         Ok(output) => {
             for line in output.text().lines() {

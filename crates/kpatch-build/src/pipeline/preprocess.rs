@@ -171,8 +171,8 @@ impl Search<'_> {
     fn preprocess(&self, unit: &Unit, words: &[String]) -> Result<Option<Vec<u8>>, Error> {
         let Some((program, arguments)) = words.split_first() else { return Ok(None) };
         self.runs.fetch_add(1, Ordering::Relaxed);
-        let task = self.context.root.command(program).args(arguments);
-        let output = task.directory(self.context.tree.path()).output().map_err(|error| match error {
+        let task = self.context.command(program).args(arguments);
+        let output = task.output().map_err(|error| match error {
             kbuild::root::RunError::Interrupted => Error::interrupted(Phase::Plan),
             error => Error::new(Phase::Plan, "compiler", "the compiler does not start")
                 .file(&unit.source)

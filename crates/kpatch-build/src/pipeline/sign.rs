@@ -41,6 +41,7 @@ pub fn run(
     let task = root
         .command(&program)
         .directory(directory)
+        .confined_to([directory])
         .arg(hash)
         .arg(&signing.key)
         .arg(&signing.certificate)

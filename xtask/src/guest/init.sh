@@ -21,7 +21,8 @@ say() { echo "@@ $*" >&3; }
 quote() { sed 's/^/@> /' "$1" >&3; }
 # Marks in the kernel log which case the following lines belong to.
 mark() { echo "kpatch-guest: $*" >/dev/kmsg; }
-centis() { read -r up idle </proc/uptime; echo "${up%.*}${up#*.}"; }
+# A hundredth of a second as a number that has no leading zero, which would make it octal.
+centis() { read -r up idle </proc/uptime; echo $((${up%.*} * 100 + 1${up#*.} - 100)); }
 
 # step NAME DETAIL…: the named step failed. ok NAME [DETAIL…]: it did what it should.
 bad() { say step "$ID" fail "$@"; FAILED=1; }

@@ -7,11 +7,19 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::store::Store;
+
+mod sources;
+
+pub use sources::Sources;
 
 /// Paths that the user gave, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryKernel {
     /// Source tree.
+    pub tree: PathBuf,
+    /// What kbuild sees of it, see [`Sources`].
     pub source: PathBuf,
     /// Configuration.
     pub config: PathBuf,
@@ -25,40 +33,49 @@ pub struct DirectoryKernel {
 
 impl DirectoryKernel {
     /// Checks the paths and reads the release from vmlinux.
-    pub fn open(source: &Path, config: &Path, vmlinux: &Path) -> Result<Self> {
-        let source = absolute(source)?;
+    pub fn open(tree: &Path, config: &Path, vmlinux: &Path) -> Result<Self> {
+        let tree = absolute(tree)?;
         let config = absolute(config)?;
         let vmlinux = absolute(vmlinux)?;
         for file in ["Makefile", "Kconfig", "scripts/Makefile.build"] {
-            if !source.join(file).exists() {
+            if !tree.join(file).exists() {
                 let reason = format!("it is no kernel source tree: it has no {file}");
-                return Err(Error::BadInput { path: source, reason });
+                return Err(Error::BadInput { path: tree, reason });
             }
         }
         let release = release_of(&vmlinux)?;
         let symvers = [
             vmlinux.with_file_name("Module.symvers"),
+            // All there is where no modules were built.
+            vmlinux.with_file_name("vmlinux.symvers"),
             PathBuf::from(format!("/lib/modules/{release}/build/Module.symvers")),
             PathBuf::from(format!("/usr/src/linux-headers-{release}/Module.symvers")),
         ]
         .into_iter()
         .find(|path| path.exists());
-        Ok(DirectoryKernel { source, config, vmlinux, symvers, release })
+        Ok(DirectoryKernel { source: tree.clone(), tree, config, vmlinux, symvers, release })
     }
 
-    /// Changes whenever the paths, or the size or time of the files, do.
-    pub(crate) fn identity(&self) -> Result<String> {
-        use std::os::unix::fs::MetadataExt;
+    /// A name for everything that is derived from these paths.
+    pub(crate) fn place(&self) -> String {
         let mut hash = blake3::Hasher::new();
-        for path in [&self.source, &self.config, &self.vmlinux] {
-            let meta = fs::metadata(path)?;
+        for path in [&self.tree, &self.config, &self.vmlinux] {
             hash.update(path.as_os_str().as_encoded_bytes()).update(b"\0");
-            // A directory's own size and time say little; a source tree is known by its path.
-            let state =
-                if meta.is_dir() { [0; 3] } else { [meta.size() as i64, meta.mtime(), meta.mtime_nsec()] };
-            for number in state {
-                hash.update(&number.to_le_bytes());
-            }
+        }
+        hash.finalize().to_hex()[..16].to_owned()
+    }
+
+    /// Has kbuild see the sources only, by links in a directory of the cache. Gives what changes whenever a source does,
+    /// or the configuration or vmlinux.
+    pub(crate) fn see_sources(&mut self, store: &Store, entry: &Path, events: Events) -> Result<String> {
+        use std::os::unix::fs::MetadataExt;
+        let sources = Sources::scan(&self.tree)?;
+        self.source = sources.view(store, entry, events)?;
+        let mut hash = blake3::Hasher::new();
+        hash.update(sources.identity().as_bytes()).update(&fs::read(&self.config)?);
+        let meta = fs::metadata(&self.vmlinux)?;
+        for number in [meta.size() as i64, meta.mtime(), meta.mtime_nsec()] {
+            hash.update(&number.to_le_bytes());
         }
         Ok(hash.finalize().to_hex().to_string())
     }

@@ -1,7 +1,7 @@
 //! A kernel with everything that was resolved about it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kbuild::root::Root;
 
@@ -60,6 +60,21 @@ impl Kernel {
         match &self.origin {
             Origin::Debian(kernel) => kernel.source(events),
             Origin::Directory(kernel) => Ok(kernel.source.clone()),
+        }
+    }
+
+    /// The user's own source tree, of which [`Kernel::source`] is a view.
+    pub fn tree(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::Debian(_) => None,
+            Origin::Directory(kernel) => Some(&kernel.tree),
+        }
+    }
+
+    /// Takes the list of exported symbols of a build, where the user's own files have none.
+    pub fn lend_symvers(&mut self, file: Option<PathBuf>) {
+        if let Origin::Directory(kernel) = &mut self.origin {
+            kernel.symvers = kernel.symvers.take().or(file);
         }
     }
 

@@ -25,6 +25,7 @@ use std::path::Path;
 
 pub use compiler::Compiler;
 pub use deb::headers::Headers;
+pub use directory::Sources;
 pub use error::{Error, Result};
 pub use event::{Event, Events};
 pub use kernel::{Kernel, Origin, PackageRecord};
@@ -109,12 +110,14 @@ pub fn open(
     events: Events,
 ) -> Result<Kernel> {
     let store = Store::open(&settings.cache_dir)?;
-    let found = DirectoryKernel::open(source, config, vmlinux)?;
+    let mut found = DirectoryKernel::open(source, config, vmlinux)?;
     let wanted = compiler::wanted(&found.config)?;
-    let (build_root, compiler) = build_root::choose(&wanted, None, settings, &store, events)?;
+    let (mut build_root, compiler) = build_root::choose(&wanted, None, settings, &store, events)?;
+    // Where the links of the view lead.
+    build_root.bind(found.tree.clone());
     // Two kernels may have one release, so the directory is named after the files.
-    let identity = found.identity()?;
-    let work_dir = store.path("kernels").join(&found.release).join(format!("own-{}", &identity[..16]));
+    let work_dir = store.path("kernels").join(&found.release).join(format!("own-{}", found.place()));
+    let identity = found.see_sources(&store, &work_dir.join("source"), events)?;
     Ok(Kernel {
         release: found.release.clone(),
         architecture: deb::architecture(settings).unwrap_or_else(|_| std::env::consts::ARCH.to_owned()),

@@ -78,6 +78,10 @@ pub struct Args {
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Kernel")]
     pub sourcedir: Option<PathBuf>,
 
+    /// Directory in which that tree was built, where it is another (`make O=DIR`)
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "sourcedir", help_heading = "Kernel")]
+    pub build_dir: Option<PathBuf>,
+
     /// Kernel configuration [default: of the release, or DIR/.config]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Kernel")]
     pub config: Option<PathBuf>,
@@ -156,6 +160,13 @@ pub struct Args {
     /// checks that old and new code agree about structures.
     #[arg(long, help_heading = "Build")]
     pub only_touched_units: bool,
+
+    /// Find the units to compile by building the original and the patched tree completely
+    ///
+    /// The first build of a kernel takes as long as the kernel does; it is kept, and patched trees are built on it.
+    /// For a kernel without packages, or where the search by included files is not trusted.
+    #[arg(long, help_heading = "Build")]
+    pub whole_tree: bool,
 
     /// Where the patches are refused, say which of their hunks could be built alone
     ///

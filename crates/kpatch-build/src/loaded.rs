@@ -2,6 +2,7 @@
 //! only; whatever differs, the differ judges.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::mem::Discriminant;
 
 use bstr::ByteSlice;
@@ -32,7 +33,29 @@ pub(crate) fn changed_functions(original: &Object<'_>, patched: &Object<'_>) -> 
     of_changed.filter_map(name).collect()
 }
 
-#[derive(PartialEq, Eq)]
+/// A hash of all that [`same_code`] compares.
+pub(crate) fn hash(object: &Object<'_>) -> blake3::Hash {
+    let mut hash = Bytes(blake3::Hasher::new());
+    sections(object).hash(&mut hash);
+    symbols(object).hash(&mut hash);
+    hash.0.finalize()
+}
+
+/// Takes what is hashed as bytes, with a length before each list.
+struct Bytes(blake3::Hasher);
+
+impl Hasher for Bytes {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Nobody asks: the hash is taken from the inside.
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+#[derive(PartialEq, Eq, Hash)]
 struct Loaded<'o> {
     name: &'o [u8],
     kind: (u32, u64, u64, u64),
@@ -108,7 +131,10 @@ mod tests {
         let object = compile(original);
         let same = |text: &str| {
             let other = compile(text);
-            same_code(&Object::read(&object).unwrap(), &Object::read(&other).unwrap())
+            let (object, other) = (Object::read(&object).unwrap(), Object::read(&other).unwrap());
+            let same = same_code(&object, &other);
+            assert_eq!(hash(&object) == hash(&other), same, "{text}");
+            same
         };
         assert!(same(&format!("\n\nstruct unused {{ int a; }};\n{original}")));
         for (from, to) in [

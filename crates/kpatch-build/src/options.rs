@@ -24,6 +24,8 @@ pub struct Options {
     pub release: Option<String>,
     /// The user's own source tree.
     pub source: Option<PathBuf>,
+    /// Where that tree was built, if elsewhere (`O=`).
+    pub build_dir: Option<PathBuf>,
     /// The user's own configuration.
     pub config: Option<PathBuf>,
     /// The user's own vmlinux.
@@ -48,6 +50,8 @@ pub struct Options {
     pub skip: Skip,
     /// Whether units that only read a touched header are left as they are.
     pub only_touched: bool,
+    /// Whether the units are found by building both trees completely.
+    pub whole_tree: bool,
     /// Whether a refusal is followed by a search for the hunks that could be built.
     pub split: bool,
     /// Structures whose layout may change, by name.
@@ -215,6 +219,7 @@ impl Options {
         };
         let patches: Vec<PathBuf> = args.patches.iter().map(|p| existing(p, "patch file", false)).collect();
         let source = args.sourcedir.as_deref().map(|p| existing(p, "source directory", true));
+        let build_dir = args.build_dir.as_deref().map(|p| existing(p, "build directory", true));
         let config = args.config.as_deref().map(|p| existing(p, "configuration", false));
         let vmlinux = args.vmlinux.as_deref().map(|p| existing(p, "vmlinux", false));
         let output = existing(args.output.as_deref().unwrap_or(directory), "output directory", true);
@@ -304,6 +309,7 @@ impl Options {
             patches,
             release,
             source,
+            build_dir,
             config,
             vmlinux,
             targets,
@@ -316,6 +322,7 @@ impl Options {
             skip_compiler_check: args.skip_compiler_check,
             allowed_layouts: args.allow_layout_change.clone(),
             only_touched: args.only_touched_units,
+            whole_tree: args.whole_tree,
             split: args.split,
             skip: Skip { init: args.skip_init_changes, data: args.skip_data_changes.clone() },
             jobs: args.jobs.or(file.jobs).unwrap_or_else(processors),

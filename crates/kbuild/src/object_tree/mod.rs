@@ -9,13 +9,14 @@
 mod modules;
 mod prepare;
 mod units;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::command::CommandError;
+use crate::command::{CommandError, SavedCommand};
 use crate::config::{Config, ConfigError};
 use crate::root::{Root, RunError, Task};
 use crate::store::{Item, StoreError};
@@ -207,6 +208,7 @@ impl ObjectTree {
             .root
             .command("make")
             .directory(self.path())
+            .confined_to([self.path()])
             .arg(format!("-j{jobs}"))
             .arg("-C")
             .arg(&recipe.source)
@@ -225,6 +227,11 @@ fn joined(option: &str, path: &Path) -> std::ffi::OsString {
     let mut word = std::ffi::OsString::from(option);
     word.push(path);
     word
+}
+
+fn read_command(path: &Path) -> Result<SavedCommand, TreeError> {
+    let content = std::fs::read(path).map_err(StoreError::io("read", path))?;
+    SavedCommand::parse(&content).map_err(|source| TreeError::Command { path: path.to_owned(), source })
 }
 
 fn read_config(path: &Path) -> Result<Config, TreeError> {

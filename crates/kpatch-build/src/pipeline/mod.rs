@@ -21,6 +21,7 @@ pub mod publish;
 pub mod resolve;
 pub mod shipped;
 pub mod sign;
+pub mod whole;
 
 use std::path::{Component, Path, PathBuf};
 
@@ -33,6 +34,7 @@ use klp_module::link::Linked;
 use crate::cache::Cache;
 use crate::error::{self, Error};
 use crate::events::{Event, Events, Phase, Step, phase};
+use crate::launcher;
 use crate::options::Options;
 use crate::originals::{self, Originals};
 use crate::patch::{self, PatchFile};
@@ -74,14 +76,23 @@ fn arranged(mut errors: Vec<Error>) -> Vec<Error> {
 }
 
 fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
-    let resolved = phase(Phase::Resolve, events, || resolve::run(options, events)).map_err(one)?;
+    let mut resolved = phase(Phase::Resolve, events, || resolve::run(options, events)).map_err(one)?;
     events(Event::Step(Step::TestingPatches));
     let patched =
-        phase(Phase::Parse, events, || patch::apply(patches, &resolved.source, options.fuzz, events))?;
+        phase(Phase::Parse, events, || patch::apply(patches, resolved.tree(), options.fuzz, events))?;
     let work = Work::create(options)?;
     if work.space.is_kept() {
         events(Event::note(format!("work files stay in {}", work.space.path().display())));
     }
+
+    let whole = options
+        .whole_tree
+        .then(|| phase(Phase::Compile, events, || whole::Builds::original(options, &resolved, events)));
+    let whole = whole.transpose().map_err(one)?;
+    if let Some(whole) = &whole {
+        resolved.kernel.lend_symvers(whole.symvers());
+    }
+    let changed = whole.as_ref().map(|whole| || whole.changed(&patched.files, events));
 
     let shipped_modules =
         resolved.kernel.modules(&resolve::forward(events)).map_err(|e| one(resolve::kernel_error(e)))?;
@@ -104,7 +115,13 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
         .map_err(one)?;
     let list = resolve::unit_list(&resolved, &vmlinux).map_err(one)?;
     let is_shipped = |name: &str| shipped_modules.contains_key(name);
-    let kernel = plan::Kernel { tree: &tree, vmlinux: &list, graph: &graph, is_shipped: &is_shipped };
+    let kernel = plan::Kernel {
+        tree: &tree,
+        vmlinux: &list,
+        graph: &graph,
+        is_shipped: &is_shipped,
+        whole: changed.as_ref().map(|changed| changed as _),
+    };
     let plan::Plan { units, reaching } =
         phase(Phase::Plan, events, || plan::run(options, &patched, &kernel, events))?;
 
@@ -117,7 +134,11 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
     let mut root = tree.root().clone();
     root.bind(work.space.path());
     root.bind(&headers);
-    let launcher = launcher(options, &resolved);
+    let launcher =
+        launcher::words(options.launcher.as_deref(), &options.environment, &resolved.kernel.compiler.program);
+    if !kbuild::confine::is_possible() {
+        events(Event::note("this system has no Landlock: compilers and kbuild may write what you may"));
+    }
     let originals = Originals::open(resolved.kernel.work_dir.join(originals::FORMAT));
     let context = compile::Context {
         root: &root,
@@ -141,7 +162,11 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
         let direct = phase(Phase::Plan, events, || preprocess::run(&context, direct, &patched, events))?;
         phase(Phase::Compile, events, || compiler.pairs(&direct, &mut objects))?;
     }
-    let units = phase(Phase::Plan, events, || preprocess::run(&context, units, &patched, events))?;
+    let units = match &whole {
+        // Their objects differ, whatever the preprocessor says.
+        Some(_) => units,
+        None => phase(Phase::Plan, events, || preprocess::run(&context, units, &patched, events))?,
+    };
     plan::confirm(options, &units, events)?;
     let bytes = ShippedBytes::read(&resolved.kernel, &vmlinux, &units, events)?;
     let tables = bytes.tables()?;
@@ -279,26 +304,6 @@ fn no_place(error: &crate::workspace::WorkspaceError) -> Vec<Error> {
     one(Error::new(Phase::Parse, "workspace", "there is no place to work in")
         .cause(error)
         .remedy(CACHE_REMEDY))
-}
-
-/// The words of `CC` before the compiler: a wrapper such as ccache. The compiler itself is the kernel's.
-fn launcher(options: &Options, resolved: &Resolved) -> Vec<String> {
-    if let Some(launcher) = &options.launcher {
-        return launcher.clone();
-    }
-    let Some(cc) = options.environment.cc.as_ref().and_then(|cc| cc.to_str()) else { return Vec::new() };
-    let mut words: Vec<String> = cc.split_whitespace().map(str::to_owned).collect();
-    let is_compiler = |word: &String| {
-        let name = word.rsplit('/').next().unwrap_or_default();
-        name.contains("gcc")
-            || name.contains("clang")
-            || name == "cc"
-            || *word == resolved.kernel.compiler.program
-    };
-    if words.last().is_some_and(is_compiler) {
-        words.pop();
-    }
-    words
 }
 
 /// From units to pairs of objects whose structures agree.

@@ -65,6 +65,8 @@ pub struct Kernel<'a> {
     pub graph: &'a IncludeGraph,
     /// Whether the kernel comes with a module of that name.
     pub is_shipped: &'a dyn Fn(&str) -> bool,
+    /// Tells the sources that a build of both whole trees found changed, where the user wants it so.
+    pub whole: Option<&'a dyn Fn() -> Result<BTreeSet<PathBuf>, Error>>,
 }
 
 /// The units that the patches change or may change, in the order of their paths. All that is wrong is reported.
@@ -121,6 +123,10 @@ pub fn run(
     }
     errors.extend(outside_targets(options, &units));
     let mut plan = Plan { units, reaching: BTreeSet::new() };
+    if kernel.whole.is_some() && !errors.is_empty() {
+        // Both trees are built only of what was understood: makefiles are code.
+        return Err(errors);
+    }
     match indirect(options, patched, kernel, &plan.units, &no_units, events) {
         Ok((found, reaching)) => {
             plan.reaching = reaching;
@@ -196,11 +202,14 @@ fn indirect(
     let sources: Vec<&Path> = no_units.keys().map(PathBuf::as_path).chain(included).collect();
     let changed: Vec<PathBuf> =
         headers.into_iter().chain(hidden).chain(sources.iter().copied()).map(Path::to_owned).collect();
-    if changed.is_empty() {
+    if changed.is_empty() && kernel.whole.is_none() {
         return Ok((Located::new(), BTreeSet::new()));
     }
-    let readers = units::readers(kernel.tree, kernel.graph, kernel.vmlinux, &changed)
+    let mut readers = units::readers(kernel.tree, kernel.graph, kernel.vmlinux, &changed)
         .map_err(|error| tree_error(Phase::Plan, error))?;
+    if let Some(whole) = kernel.whole {
+        readers.units = whole()?;
+    }
     let mut untouched: Vec<PathBuf> = readers.units.into_iter().filter(|unit| !touched(unit)).collect();
     if options.only_touched {
         let all = untouched.len();

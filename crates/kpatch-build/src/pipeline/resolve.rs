@@ -23,12 +23,20 @@ pub struct Resolved {
     pub config: Config,
 }
 
+impl Resolved {
+    /// The source tree as it was given or unpacked; [`Resolved::source`] may be a view of it, made of links.
+    pub fn tree(&self) -> &Path {
+        self.kernel.tree().unwrap_or(&self.source)
+    }
+}
+
 /// Finds the kernel that the options name.
 pub fn run(options: &Options, events: Events<'_>) -> Result<Resolved, Error> {
     let forward = forward(events);
     let kernel = if let Some(source) = &options.source {
-        let config = options.config.clone().unwrap_or_else(|| source.join(".config"));
-        let vmlinux = options.vmlinux.clone().unwrap_or_else(|| source.join("vmlinux"));
+        let built = options.build_dir.as_ref().unwrap_or(source);
+        let config = options.config.clone().unwrap_or_else(|| built.join(".config"));
+        let vmlinux = options.vmlinux.clone().unwrap_or_else(|| built.join("vmlinux"));
         events(Event::Step(Step::UsingSource { directory: source.clone() }));
         kernel_artifacts::open(source, &config, &vmlinux, &options.kernels, &forward)
     } else if let Some(release) = &options.release {
@@ -76,9 +84,9 @@ fn parts(kernel: &Kernel, events: Events<'_>) -> Result<Vec<String>, Error> {
         ("source", kernel.source(&forward).map_err(kernel_error)?),
         ("config", kernel.config.clone()),
         ("vmlinux", kernel.vmlinux(&forward).map_err(kernel_error)?),
-        ("symvers", symvers(kernel, events)?),
     ];
-    Ok(files.iter().map(|(role, path)| format!("{role}: {}", path.display())).collect())
+    let symvers = kernel.symvers(&forward).map_err(kernel_error)?.map(|path| ("symvers", path));
+    Ok(files.iter().chain(&symvers).map(|(role, path)| format!("{role}: {}", path.display())).collect())
 }
 
 /// The list of the symbols that the shipped kernel exports.
@@ -114,6 +122,18 @@ fn refuse_unsupported(config: &Config) -> Result<(), Error> {
 
 /// The object tree in which the kernel's units are compiled.
 pub fn object_tree(resolved: &Resolved, events: Events<'_>) -> Result<ObjectTree, Error> {
+    let place = resolved.kernel.work_dir.join("object-tree");
+    object_tree_of(resolved, &resolved.source, &place, "", events)
+}
+
+/// An object tree at `place` for a source tree; `more` tells versions of the sources apart that the kernel does not.
+pub fn object_tree_of(
+    resolved: &Resolved,
+    source: &Path,
+    place: &Path,
+    more: &str,
+    events: Events<'_>,
+) -> Result<ObjectTree, Error> {
     let kernel = &resolved.kernel;
     let headers = headers(kernel, events)?;
     let origin = match &headers {
@@ -124,7 +144,12 @@ pub fn object_tree(resolved: &Resolved, events: Events<'_>) -> Result<ObjectTree
     for record in kernel.packages() {
         identity.extend([&*record.package.name, " ", &*record.package.sha256, "\n"]);
     }
+    if identity.is_empty() {
+        // Files of the user's own.
+        identity.extend([&*kernel.identity, "\n"]);
+    }
     identity += &kernel.compiler.version_text;
+    identity += more;
     let mut root = kernel.build_root.clone();
     if let Some(headers) = &headers {
         root.bind(headers.dir.clone());
@@ -133,7 +158,7 @@ pub fn object_tree(resolved: &Resolved, events: Events<'_>) -> Result<ObjectTree
     let recipe = Recipe {
         release: kernel.release.clone(),
         arch: kernel_arch(&kernel.architecture).to_owned(),
-        source: resolved.source.clone(),
+        source: source.to_owned(),
         origin,
         compiler: kernel.compiler.program.clone(),
         host_compiler: if kernel.build_root.is_host() {
@@ -145,8 +170,7 @@ pub fn object_tree(resolved: &Resolved, events: Events<'_>) -> Result<ObjectTree
         root,
         identity,
     };
-    ObjectTree::open(&kernel.work_dir.join("object-tree"), recipe)
-        .map_err(|error| tree_error(Phase::Plan, error))
+    ObjectTree::open(place, recipe).map_err(|error| tree_error(Phase::Plan, error))
 }
 
 /// The units that the shipped vmlinux is made of.

@@ -23,6 +23,12 @@ pub(crate) struct Author {
 }
 
 impl Author {
+    /// Whether changes in a section do not count.
+    pub(crate) fn ignores(&self, section: &BStr) -> bool {
+        !self.ignored_sections.is_empty()
+            && section.to_str().is_ok_and(|section| self.ignored_sections.contains(section))
+    }
+
     /// Reads the author sections of the patched version.
     pub(crate) fn read(unit: &Unit<'_>, errors: &mut Vec<DiffError>) -> Author {
         let mut author = Author::default();

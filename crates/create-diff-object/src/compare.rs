@@ -1,9 +1,10 @@
 //! Tells same from changed, and says where the first difference is.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use bstr::{BStr, ByteSlice};
+use foldhash::{HashMap, HashMapExt};
 use kpatch_elf::section_flags;
 
 use crate::correlate::Twins;
@@ -31,8 +32,8 @@ pub(crate) struct Comparer<'a, 'd> {
     twins: &'a Twins,
     /// Places in elements without names that something refers to: where one constant ends and the next
     /// begins.
-    original_places: Vec<Vec<i64>>,
-    patched_places: Vec<Vec<i64>>,
+    original_places: Places<'a, 'd>,
+    patched_places: Places<'a, 'd>,
     /// Pairs that are being compared or were found equal; recursion stops there.
     equal: RefCell<HashMap<(ElementId, i64, ElementId, i64), bool>>,
     /// How deep the comparison is in constants that refer to constants.
@@ -42,8 +43,8 @@ pub(crate) struct Comparer<'a, 'd> {
 impl<'a, 'd> Comparer<'a, 'd> {
     pub(crate) fn new(original: &'a Unit<'d>, patched: &'a Unit<'d>, twins: &'a Twins) -> Self {
         Comparer {
-            original_places: places(original),
-            patched_places: places(patched),
+            original_places: Places::of(original),
+            patched_places: Places::of(patched),
             original,
             patched,
             twins,
@@ -276,8 +277,9 @@ impl<'a, 'd> Comparer<'a, 'd> {
 
     fn same_contents_from(&self, a: ElementId, da: i64, b: ElementId, db: i64) -> bool {
         let (x, y) = (self.original.element(a), self.patched.element(b));
-        let Some((start_x, end_x)) = region(x, da, &self.original_places[a.index()]) else { return da == db };
-        let Some((start_y, end_y)) = region(y, db, &self.patched_places[b.index()]) else { return false };
+        let (next_x, next_y) = (self.original_places.behind(a, da), self.patched_places.behind(b, db));
+        let Some((start_x, end_x)) = region(x, da, next_x) else { return da == db };
+        let Some((start_y, end_y)) = region(y, db, next_y) else { return false };
         // Code that is the same looks at the same bytes: what is behind the shorter stretch is padding, or
         // belongs to others (gcc's section anchors reach whole blocks of constants from one place).
         let length = (end_x - start_x).min(end_y - start_y);
@@ -415,33 +417,51 @@ impl<'a> Slice<'a, '_> {
 }
 
 /// The stretch from a place of an element to the next place that is referred to.
-fn region(element: &Element, delta: i64, places: &[i64]) -> Option<(u64, u64)> {
+fn region(element: &Element, delta: i64, next: Option<i64>) -> Option<(u64, u64)> {
     let start = u64::try_from((element.origin as i64).wrapping_add(delta)).ok()?;
     if start < element.start || start >= element.end {
         return None;
     }
-    let next = places.get(places.partition_point(|&p| p <= delta));
-    let end = next
-        .and_then(|&p| u64::try_from((element.origin as i64).wrapping_add(p)).ok())
-        .unwrap_or(element.end);
+    let end =
+        next.and_then(|p| u64::try_from((element.origin as i64).wrapping_add(p)).ok()).unwrap_or(element.end);
     Some((start, end.clamp(start, element.end)))
 }
 
-/// For each unnamed element, where references point to, sorted.
-fn places(unit: &Unit<'_>) -> Vec<Vec<i64>> {
-    let mut out: Vec<Vec<i64>> = vec![Vec::new(); unit.elements.len()];
-    for reference in &unit.references {
-        if let Target::Element(target, delta) = reference.target
-            && unit.element(target).kind == Kind::Unnamed
-        {
-            out[target.index()].push(delta);
+/// Where references point to in elements without names.
+struct Places<'a, 'd> {
+    unit: &'a Unit<'d>,
+    /// Those of elements with many references, sorted.
+    known: RefCell<HashMap<ElementId, Vec<i64>>>,
+}
+
+impl<'a, 'd> Places<'a, 'd> {
+    fn of(unit: &'a Unit<'d>) -> Places<'a, 'd> {
+        Places { unit, known: RefCell::new(HashMap::new()) }
+    }
+
+    /// The next place of an element behind one.
+    fn behind(&self, id: ElementId, delta: i64) -> Option<i64> {
+        const FEW: usize = 8;
+        if self.unit.element(id).kind != Kind::Unnamed {
+            return None;
         }
+        let referrers = &self.unit.referrers[id.index()];
+        let places =
+            referrers.iter().filter_map(|&(_, index)| match self.unit.references[index as usize].target {
+                Target::Element(target, place) if target == id => Some(place),
+                _ => None,
+            });
+        if referrers.len() <= FEW {
+            return places.filter(|&place| place > delta).min();
+        }
+        let mut known = self.known.borrow_mut();
+        let sorted = known.entry(id).or_insert_with(|| {
+            let mut sorted: Vec<i64> = places.collect();
+            sorted.sort_unstable();
+            sorted
+        });
+        sorted.get(sorted.partition_point(|&place| place <= delta)).copied()
     }
-    for list in &mut out {
-        list.sort_unstable();
-        list.dedup();
-    }
-    out
 }
 
 fn first_mismatch(a: &[u8], b: &[u8]) -> Option<usize> {

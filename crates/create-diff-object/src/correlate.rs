@@ -6,9 +6,10 @@
 
 mod evidence;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bstr::{BStr, BString};
+use foldhash::{HashMap, HashMapExt, HashSet};
 
 use crate::names;
 use crate::unit::{ElementId, Kind, Unit};
@@ -147,13 +148,23 @@ fn by_name(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins) {
             }
         }
         // Where aliases lead to several counterparts, the first name decides, not the order of the symbols.
-        pairs.sort_unstable_by_key(|&(key, ..)| key);
+        if !is_one_to_one(&pairs, original.elements.len(), patched.elements.len()) {
+            pairs.sort_unstable_by_key(|&(key, ..)| key);
+        }
         for (_, o, p) in pairs {
             if twins.of_original[o.index()].is_none() && twins.of_patched[p.index()].is_none() {
                 twins.pair(o, p);
             }
         }
     }
+}
+
+/// Whether all pairs of an element are with the same counterpart.
+fn is_one_to_one(pairs: &[(NameKey<'_>, ElementId, ElementId)], originals: usize, patched: usize) -> bool {
+    let (mut of_original, mut of_patched) = (vec![None; originals], vec![None; patched]);
+    pairs.iter().all(|&(_, o, p)| {
+        *of_original[o.index()].get_or_insert(p) == p && *of_patched[p.index()].get_or_insert(o) == o
+    })
 }
 
 /// What is left of numbered names with several parts. clang gives no number to the first of a function's static locals

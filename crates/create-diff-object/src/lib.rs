@@ -33,6 +33,7 @@ mod verify;
 
 use std::collections::BTreeSet;
 
+use bstr::BStr;
 use kbuild::symtab::SymbolTable;
 use kbuild::symvers::Symvers;
 use kpatch_elf::extract::{self, Manifest};
@@ -222,7 +223,7 @@ fn compare(
     report.warnings.extend(patched.warnings.iter().cloned());
     let mut early = Vec::new();
     let author = Author::read(patched, &mut early);
-    let (lines_before, lines_after) = (SourceMap::read(&original.object), SourceMap::read(&patched.object));
+    let (lines_before, lines_after) = (SourceMap::of(&original.object), SourceMap::of(&patched.object));
     let lookup = Lookup::new(original, patched, input.shipped, input.exports, input.object);
     let mut twins = correlate::correlate(original, patched);
     let mut statuses = select::statuses(
@@ -336,7 +337,7 @@ fn compare(
 /// What the author wants ignored counts as unchanged.
 fn apply_author(patched: &Unit<'_>, author: &Author, statuses: &mut select::Statuses, report: &mut Report) {
     for id in patched.ids() {
-        let section = patched.section(id).name.to_string();
+        let section: &BStr = patched.section(id).name.as_ref();
         let function = patched.element(id).kind == Kind::Function;
         let parent = statuses.parent.get(&id).copied().unwrap_or(id);
         if author.ignored_functions.contains(&id) || author.ignored_functions.contains(&parent) {
@@ -344,8 +345,9 @@ fn apply_author(patched: &Unit<'_>, author: &Author, statuses: &mut select::Stat
             if function && parent == id {
                 report.ignored_functions.push(patched.name(id));
             }
-        } else if author.ignored_sections.contains(&section) {
+        } else if author.ignores(section) {
             statuses.of[id.index()] = Change::Same;
+            let section = section.to_string();
             if !report.ignored_sections.contains(&section) {
                 report.ignored_sections.push(section);
             }
@@ -411,7 +413,7 @@ fn once_each(errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
 fn fail(
     mut errors: Vec<(Option<ElementId>, DiffError)>,
     patched: &Unit<'_>,
-    lines: &SourceMap,
+    lines: &SourceMap<'_>,
     report: Report,
 ) -> Failure {
     errors.sort_by_key(|(id, _)| *id);

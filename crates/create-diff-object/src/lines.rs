@@ -39,8 +39,8 @@ const PRINTS: [&[u8]; 2] = [b"printk", b"_printk"];
 
 /// Decides whether differing constants are line numbers.
 pub(crate) struct LineNumbers<'a> {
-    pub(crate) original: &'a SourceMap,
-    pub(crate) patched: &'a SourceMap,
+    pub(crate) original: &'a SourceMap<'a>,
+    pub(crate) patched: &'a SourceMap<'a>,
 }
 
 impl LineNumbers<'_> {
@@ -127,7 +127,7 @@ impl LineNumbers<'_> {
         (original, o, at, before): (&Unit<'_>, ElementId, u64, u64),
         (patched, p, other_at, after): (&Unit<'_>, ElementId, u64, u64),
     ) -> Option<bool> {
-        let line = |map: &SourceMap, unit: &Unit<'_>, id: ElementId, at: u64| {
+        let line = |map: &SourceMap<'_>, unit: &Unit<'_>, id: ElementId, at: u64| {
             let element = unit.element(id);
             map.at(element.section, element.start + at).map(|s| s.line)
         };

@@ -115,7 +115,7 @@ impl<'a> Lookup<'a> {
                 object: self.object.to_owned(),
             });
         };
-        Ok((symbol.name.to_string(), sympos, symbol.size))
+        Ok((names::text(symbol.name.as_ref()), sympos, symbol.size))
     }
 
     fn shipped_of(&self, unit: &Unit<'_>, id: SymbolId) -> Result<ShippedId, DiffError> {
@@ -141,7 +141,7 @@ impl<'a> Lookup<'a> {
                 && kind_fits(symbol.kind, shipped.kind)
         };
         let file = unit.file_of[id.index()];
-        let source = file.map(|f| unit.object.symbol(f).name.to_string()).unwrap_or_default();
+        let source = || file.map(|f| names::text(unit.object.symbol(f).name.as_ref())).unwrap_or_default();
         match file.map(|f| self.file(f)) {
             Some(Found::File(file)) => {
                 let found: Vec<ShippedId> = self
@@ -155,7 +155,7 @@ impl<'a> Lookup<'a> {
                     [] => Err(not_shipped()),
                     several => Err(DiffError::LocalAmbiguous {
                         name: name.to_string(),
-                        file: source,
+                        file: source(),
                         candidates: several.len(),
                     }),
                 }
@@ -174,13 +174,13 @@ impl<'a> Lookup<'a> {
                 Err(match found {
                     Some(Found::Several(candidates)) => DiffError::FileAmbiguous {
                         name: name.to_string(),
-                        file: source,
+                        file: source(),
                         object: self.object.to_owned(),
                         candidates,
                     },
                     _ => DiffError::LocalAmbiguous {
                         name: name.to_string(),
-                        file: source,
+                        file: source(),
                         candidates: several.len(),
                     },
                 })

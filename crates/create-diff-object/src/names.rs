@@ -62,6 +62,11 @@ fn is_counted(head: &[u8]) -> bool {
     COUNTED.iter().any(|prefix| head.starts_with(prefix)) || contains(head, b"__addressable_")
 }
 
+/// A name for people. Formatting would look at its bytes one by one.
+pub(crate) fn text(name: &BStr) -> String {
+    name.to_str_lossy().into_owned()
+}
+
 /// True if the compiler made up a part of the name, so that equal bases need not mean the same element.
 pub(crate) fn is_numbered(name: &BStr) -> bool {
     (name.contains(&b'.') || is_counted(name)) && base(name) != name

@@ -23,7 +23,7 @@ pub struct Pointer {
 /// it are none. Empty as well for an object that cannot be read.
 pub fn pointers_to(object: &[u8], sizes: &EntrySizes, function: &str) -> Vec<Pointer> {
     let Ok(unit) = Unit::load(object, sizes, &[]) else { return Vec::new() };
-    let lines = SourceMap::read(&unit.object);
+    let lines = SourceMap::of(&unit.object);
     let mut found = Vec::new();
     for id in unit.ids().filter(|&id| !matches!(unit.element(id).kind, Kind::Entry(_))) {
         for reference in unit.references(id).iter().filter(|reference| reference.flow == Flow::Next) {

@@ -45,12 +45,13 @@ pub(crate) fn parse(text: &[u8], module: bool) -> Result<SymbolTable<'_>, Readel
         }
         // Names of files may hold spaces.
         let Fields(rest) = fields;
-        let rest = rest.windows(2).position(|two| two == b"[<").map_or(rest, |end| &rest[..end]);
-        let name = rest.trim_ascii().as_bstr();
+        let rest = rest.trim_ascii();
+        let note = if rest.ends_with(b"]") { rest.find(b"[<") } else { None };
+        let name = note.map_or(rest, |start| rest[..start].trim_ascii_end()).as_bstr();
         let value = hex(value).ok_or(error("the value is no hexadecimal number"))?;
         let size = match size.strip_prefix(b"0x") {
             Some(digits) => hex(digits),
-            None => size.to_str().ok().and_then(|s| s.parse().ok()),
+            None => decimal(size),
         }
         .ok_or(error("the size is no number"))?;
         let kind = match kind {
@@ -71,7 +72,9 @@ pub(crate) fn parse(text: &[u8], module: bool) -> Result<SymbolTable<'_>, Readel
             b"UND" => continue,
             b"ABS" | b"COM" => None,
             number => Some(
-                number.to_str().ok().and_then(|s| s.parse().ok()).ok_or(error("the section is no number"))?,
+                decimal(number)
+                    .and_then(|number| u32::try_from(number).ok())
+                    .ok_or(error("the section is no number"))?,
             ),
         };
         symbols.push(ShippedSymbol::new(Cow::Borrowed(name), value, size, kind, binding, section));
@@ -86,16 +89,32 @@ impl<'a> Iterator for Fields<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let line = self.0.trim_ascii_start();
-        let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+        let start = self.0.iter().position(|byte| !byte.is_ascii_whitespace())?;
+        let line = &self.0[start..];
+        let end = line.find_byte(b' ').unwrap_or(line.len());
         let (field, rest) = line.split_at(end);
         self.0 = rest;
-        (!field.is_empty()).then_some(field)
+        Some(field)
     }
 }
 
 fn hex(digits: &[u8]) -> Option<u64> {
-    u64::from_str_radix(digits.to_str().ok()?, 16).ok()
+    number(digits, 16)
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    number(digits, 10)
+}
+
+/// A number without sign.
+fn number(digits: &[u8], base: u32) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |value, &digit| {
+        let digit = char::from(digit).to_digit(base)?;
+        value.checked_mul(u64::from(base))?.checked_add(u64::from(digit))
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! From places in code to places in the source, by the object's line tables.
 
+use std::cell::OnceCell;
 use std::fmt;
 
 use gimli::{DebugLineOffset, EndianSlice, Reader, RelocateReader, RunTimeEndian};
@@ -21,9 +22,15 @@ impl fmt::Display for SourceLine {
     }
 }
 
+/// The source of an object's code, read when first asked for: most comparisons need it for few places or none.
+pub(crate) struct SourceMap<'a> {
+    object: &'a Object<'a>,
+    table: OnceCell<LineTable>,
+}
+
 /// The line table of an object, as far as it has one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SourceMap {
+struct LineTable {
     files: Vec<String>,
     /// Sorted by section and address: `(section, address, file, line)`; line 0 ends a sequence.
     rows: Vec<(u32, u64, u32, u32)>,
@@ -100,16 +107,27 @@ pub(crate) fn path_of<'a>(
     }
 }
 
-impl SourceMap {
+impl<'a> SourceMap<'a> {
+    pub(crate) fn of(object: &'a Object<'a>) -> SourceMap<'a> {
+        SourceMap { object, table: OnceCell::new() }
+    }
+
+    /// The source of a place in a section.
+    pub(crate) fn at(&self, section: SectionId, place: u64) -> Option<SourceLine> {
+        self.table.get_or_init(|| LineTable::read(self.object)).at(section, place)
+    }
+}
+
+impl LineTable {
     /// Reads the line tables. Damaged ones are as good as none: they serve people, and decide only where
     /// they speak for a change being no change.
-    pub(crate) fn read(object: &Object<'_>) -> SourceMap {
-        let mut map = SourceMap::default();
-        if map.read_lines(object).is_err() {
-            return SourceMap::default();
+    fn read(object: &Object<'_>) -> LineTable {
+        let mut table = LineTable::default();
+        if table.read_lines(object).is_err() {
+            return LineTable::default();
         }
-        map.rows.sort_unstable();
-        map
+        table.rows.sort_unstable();
+        table
     }
 
     fn read_lines<'a>(&mut self, object: &'a Object<'a>) -> gimli::Result<()> {
@@ -177,8 +195,7 @@ impl SourceMap {
         Ok(())
     }
 
-    /// The source of a place in a section.
-    pub(crate) fn at(&self, section: SectionId, place: u64) -> Option<SourceLine> {
+    fn at(&self, section: SectionId, place: u64) -> Option<SourceLine> {
         let after = self.rows.partition_point(|&(s, a, ..)| (s, a) <= (section.0, place));
         let &(s, _, file, line) = self.rows.get(after.checked_sub(1)?)?;
         if s != section.0 || line == 0 {

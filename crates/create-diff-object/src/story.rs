@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bstr::ByteSlice;
 use kpatch_elf::extract::{Manifest, Reference};
-use kpatch_elf::{Object, Symbol, symbol_kind};
+use kpatch_elf::{Object, Section};
 
 use crate::author::Author;
 use crate::compare::{Difference, describe};
@@ -84,7 +84,7 @@ pub(crate) fn tell(
             .zip(twins.of_patched[id.index()])
             .map(|(d, twin)| first_difference(original, patched, twin, id, d, scenery));
         report.elements.push(ElementReport {
-            section: patched.section(id).name.to_string(),
+            section: names::text(patched.section(id).name.as_ref()),
             kind,
             status,
             original: old.filter(|old| *old != name),
@@ -132,7 +132,7 @@ fn first_difference(
 /// How places are shown.
 pub(crate) struct Scenery<'a> {
     /// Source lines of the original and the patched version.
-    pub(crate) sources: (&'a SourceMap, &'a SourceMap),
+    pub(crate) sources: (&'a SourceMap<'a>, &'a SourceMap<'a>),
     /// Instructions are written as text.
     pub(crate) instructions: bool,
 }
@@ -147,7 +147,7 @@ struct Shown {
 }
 
 /// The instruction at a place of a function, and its source.
-fn show(unit: &Unit<'_>, lines: &SourceMap, instructions: bool, id: ElementId, at: i64) -> Shown {
+fn show(unit: &Unit<'_>, lines: &SourceMap<'_>, instructions: bool, id: ElementId, at: i64) -> Shown {
     let element = unit.element(id);
     let offset = u64::try_from(at).unwrap_or(0);
     if element.kind != Kind::Function {
@@ -158,10 +158,7 @@ fn show(unit: &Unit<'_>, lines: &SourceMap, instructions: bool, id: ElementId, a
     let arch = unit.object.machine.arch();
     let bytes = unit.bytes(id);
     let inside = place.saturating_sub(element.start);
-    let found = arch
-        .instructions(bytes)
-        .into_iter()
-        .find(|i| i.offset <= inside && inside < i.offset + u64::from(i.length));
+    let found = arch.holding(bytes, 0, inside);
     let text = found.filter(|_| instructions).and_then(|i| {
         let from = i.offset + element.start;
         let text = arch.disassemble(bytes.get(i.offset as usize..)?, from.wrapping_sub(element.origin))?;
@@ -180,19 +177,26 @@ fn show(unit: &Unit<'_>, lines: &SourceMap, instructions: bool, id: ElementId, a
 /// Adds what the extract consists of.
 pub(crate) fn sum_up(report: &mut Report, object: &Object<'_>, manifest: &Manifest) {
     for section in object.sections.iter().filter(|s| s.is_alloc()) {
-        *report.sections.entry(section.name.to_string()).or_default() += section.size();
+        *report.sections.entry(names::text(section.name.as_ref())).or_default() += section.size();
     }
     let references: BTreeMap<&str, &Reference> =
         manifest.references.iter().map(|r| (r.symbol.as_str(), r)).collect();
-    let meaning = |symbol: &Symbol<'_>| references.get(symbol.name.to_str_lossy().as_ref()).copied();
-    for symbol in &object.symbols {
-        if symbol.kind == symbol_kind::FUNC && symbol.section().is_some() {
-            report.functions.push(symbol.name.to_string());
-        } else if symbol.is_undefined() && meaning(symbol).is_none() {
-            report.undefined.push(symbol.name.to_string());
+    let meanings: Vec<Option<&Reference>> = object
+        .symbols
+        .iter()
+        .map(|symbol| {
+            let name = symbol.is_undefined().then(|| symbol.name.to_str_lossy())?;
+            references.get(name.as_ref()).copied()
+        })
+        .collect();
+    for (symbol, meaning) in object.symbols.iter().zip(&meanings) {
+        let section = symbol.section().map(|s| object.section(s));
+        if symbol.is_function() && section.is_some() {
+            report.functions.push(names::text(symbol.name.as_ref()));
+        } else if symbol.is_undefined() && meaning.is_none() {
+            report.undefined.push(names::text(symbol.name.as_ref()));
         }
-        let text = symbol.section().is_some_and(|s| object.section(s).is_text());
-        if text && !symbol.is_section() {
+        if section.is_some_and(Section::is_text) && !symbol.is_section() {
             report.text_symbols += 1;
         }
     }
@@ -207,13 +211,10 @@ pub(crate) fn sum_up(report: &mut Report, object: &Object<'_>, manifest: &Manife
     report.klp_symbols.dedup();
     for section in object.sections.iter().filter(|s| s.is_alloc()) {
         for relocation in &section.relocations {
-            let Some(symbol) = relocation.symbol.map(|s| object.symbol(s)) else { continue };
-            if !symbol.is_undefined() {
-                continue;
-            }
-            if let Some(reference) = meaning(symbol) {
+            let meaning = relocation.symbol.and_then(|symbol| meanings[symbol.index()]);
+            if let Some(reference) = meaning {
                 report.klp_relocations.push((
-                    section.name.to_string(),
+                    names::text(section.name.as_ref()),
                     relocation.offset,
                     relocation.kind,
                     relocation.addend,

@@ -255,8 +255,8 @@ impl<'d> Unit<'d> {
     pub(crate) fn name(&self, id: ElementId) -> String {
         let element = self.element(id);
         match element.main {
-            Some(symbol) => self.object.symbol(symbol).name.to_string(),
-            None if element.start == 0 => self.section(id).name.to_string(),
+            Some(symbol) => names::text(self.object.symbol(symbol).name.as_ref()),
+            None if element.start == 0 => names::text(self.section(id).name.as_ref()),
             None => format!("{}+{:#x}", self.section(id).name, element.start),
         }
     }

@@ -49,8 +49,7 @@ pub(crate) fn verify(
         let section: &BStr = patched.section(id).name.as_ref();
         let status = statuses.of[id.index()];
         let name = || patched.name(id);
-        let ignored =
-            author.ignored_sections.contains(&section.to_string()) || author.ignored_functions.contains(&id);
+        let ignored = author.ignores(section) || author.ignored_functions.contains(&id);
         if tables::is_export(section) && status != Change::Same {
             if status == Change::New && element.kind == Kind::Datum {
                 warnings.push(format!("{} has no effect outside the patch", patched.name(id)));

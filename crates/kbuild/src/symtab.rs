@@ -351,7 +351,7 @@ pub fn hidden_from_kallsyms(name: &BStr) -> bool {
     PREFIXES.iter().any(|p| name.starts_with(p))
         || SUFFIXES.iter().any(|s| name.ends_with(s))
         || NAMES.iter().any(|n| name.as_bytes() == *n)
-        || PARTS.iter().any(|p| name.contains_str(p))
+        || name.contains(&b'.') && PARTS.iter().any(|p| name.contains_str(p))
         || thunk() == Some(true)
         || name.strip_prefix(b"kallsyms_").is_some_and(|rest| TABLES.contains(&rest))
 }

@@ -8,6 +8,7 @@ use kpatch_elf::{Place, Relocation, Symbol, SymbolId, binding, extract};
 use super::{Emitter, Placed};
 use crate::error::DiffError;
 use crate::lookup::Resolution;
+use crate::names;
 use crate::select::{Change, function_of, is_empty_replacement};
 use crate::tables::TableKind;
 use crate::unit::{ElementId, Kind, Reference, Target, Unit};
@@ -266,9 +267,9 @@ impl Emitter<'_, '_> {
         let symbol = self.out.add_symbol(Symbol::undefined(own.clone(), bind));
         if let Resolution::Klp { object, name, sympos, function } = resolution {
             self.references.push(extract::Reference {
-                symbol: own.to_string(),
+                symbol: names::text(own.as_ref()),
                 object: object.clone(),
-                name: name.to_string(),
+                name: names::text(name.as_ref()),
                 sympos: *sympos,
                 function: *function,
             });

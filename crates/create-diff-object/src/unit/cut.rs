@@ -1,7 +1,6 @@
 //! Cuts sections into elements.
 
 use bstr::{BStr, ByteSlice};
-use kpatch_elf::arch::Instruction;
 use kpatch_elf::{Relocation, Section, SectionId, SymbolId, binding, symbol_kind};
 
 use super::{Element, Kind, Unit};
@@ -31,13 +30,17 @@ impl Unit<'_> {
             if hits.is_empty() {
                 continue;
             }
-            let instructions =
-                if code { self.object.machine.arch().instructions(section.bytes()) } else { Vec::new() };
+            let arch = self.object.machine.arch();
+            let mut from = 0;
             for relocation in hits {
                 let Some(symbol) = relocation.symbol.map(|s| self.object.symbol(s)) else { continue };
                 let Some(target) = symbol.section() else { continue };
-                let to_end = code.then(|| end_of(&instructions, relocation.offset)).flatten();
-                let bias = self.object.machine.arch().addend_bias(relocation.kind, to_end);
+                let found = code
+                    .then(|| arch.relocated(relocation.kind, section.bytes(), from, relocation.offset))
+                    .flatten();
+                from = found.map_or(from, |instruction| instruction.offset);
+                let to_end = found.map(|i| i.offset + u64::from(i.length) - relocation.offset);
+                let bias = arch.addend_bias(relocation.kind, to_end);
                 let place = symbol.value.wrapping_add_signed(relocation.addend.wrapping_add(bias));
                 cuts[target.index()].push(place);
             }
@@ -180,8 +183,8 @@ impl Unit<'_> {
     pub(super) fn cut_data(&mut self, id: SectionId, symbols: &[SymbolId]) {
         let section = self.object.section(id);
         let size = section.size();
-        let name = section.name.to_string();
-        let name: &BStr = name.as_str().into();
+        let name = section.name.clone();
+        let name: &BStr = name.as_ref();
         if tables::is_toc(name) {
             for start in (0..section.bytes().len() as u64).step_by(8) {
                 self.push(Kind::Unnamed, id, start..(start + 8).min(size), None);
@@ -246,7 +249,7 @@ impl Unit<'_> {
         if size == 0 {
             return Ok(());
         }
-        let name = section.name.to_string();
+        let name = section.name.clone();
         let starts: Vec<u64> = section.relocations.iter().map(|r| r.offset).collect();
         let given = match how {
             EntrySize::Bytes(bytes) => Some(bytes),
@@ -272,12 +275,12 @@ impl Unit<'_> {
                 None => {
                     return Err(match (how, given) {
                         (EntrySize::Structure(structure), None) => DiffError::EntrySizeUnknown {
-                            section: name,
+                            section: names::text(name.as_ref()),
                             structure: structure.structure(),
                             variable: structure.variable(),
                         },
                         (_, given) => DiffError::EntrySizeWrong {
-                            section: name,
+                            section: names::text(name.as_ref()),
                             size,
                             entry: given.unwrap_or_default(),
                         },
@@ -359,12 +362,4 @@ fn stride(section: &Section<'_>, size: u64) -> Option<u64> {
         }
     }
     None
-}
-
-/// The distance from a relocated field to the end of its instruction.
-fn end_of(instructions: &[Instruction], offset: u64) -> Option<u64> {
-    let after = instructions.partition_point(|i| i.offset <= offset);
-    let instruction = instructions.get(after.checked_sub(1)?)?;
-    let end = instruction.offset + u64::from(instruction.length);
-    (end > offset).then(|| end - offset)
 }

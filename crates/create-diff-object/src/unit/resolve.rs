@@ -1,10 +1,10 @@
 //! Finds what relocations mean, and who refers to whom.
 
-use kpatch_elf::arch::{Distance, Flow, Instruction, Machine};
+use kpatch_elf::arch::{Arch, Flow, Machine};
 use kpatch_elf::{Contents, Relocation, SectionId, Symbol};
 
 use super::lists::Lists;
-use super::{ElementId, Kind, Reference, Target, Unit};
+use super::{Element, ElementId, Kind, Reference, Target, Unit};
 use crate::names;
 use crate::sizes::Entry;
 use crate::tables::{self, Class, EntrySize};
@@ -15,89 +15,62 @@ impl Unit<'_> {
     pub(super) fn resolve(&mut self) {
         let arch = self.object.machine.arch();
         self.references.reserve(self.object.sections.iter().map(|s| s.relocations.len()).sum());
-        let mut list: Vec<Reference> = Vec::new();
-        let mut instructions: Vec<Instruction> = Vec::new();
         for index in 0..self.object.sections.len() {
             let id = SectionId(index as u32);
-            if matches!(self.classes[index], Class::Ignored) {
+            let class = self.classes[index];
+            if class == Class::Ignored {
                 continue;
             }
+            let base = self.references.len();
+            let relocations = std::mem::take(&mut self.object.sections[index].relocations);
+            let range = self.of_section[index].start as usize..self.of_section[index].end as usize;
             let section = self.object.section(id);
-            let code = self.classes[index] == Class::Text;
-            let mut at = 0;
-            let range = self.of_section[index].clone();
-            let several = range.len() > 1;
-            instructions.clear();
-            // Instructions are decoded from each element's start, as text sections may hold several. Nobody asks
-            // about those of a section that refers to nothing.
-            if code && (several || !section.relocations.is_empty()) {
-                for element in &self.elements[range.start as usize..range.end as usize] {
-                    let bytes =
-                        section.bytes().get(element.start as usize..element.end as usize).unwrap_or(&[]);
-                    instructions.extend(arch.instructions(bytes).into_iter().map(|i| Instruction {
-                        offset: i.offset + element.start,
-                        distance:
-                            i.distance.map(|d| Distance {
-                                target: d.target.wrapping_add(element.start as i64),
-                                ..d
-                            }),
-                        ..i
-                    }));
-                }
-            }
-            for relocation in &section.relocations {
-                let mut decoded = Flow::Next;
-                let mut to_end = None;
-                if code {
-                    while at < instructions.len()
-                        && instructions[at].offset + u64::from(instructions[at].length) <= relocation.offset
-                    {
-                        at += 1;
-                    }
-                    if let Some(i) = instructions.get(at).filter(|i| i.offset <= relocation.offset) {
-                        decoded = i.flow;
-                        to_end = Some(i.offset + u64::from(i.length) - relocation.offset);
-                    }
-                }
-                let bias =
-                    arch.addend_bias(relocation.kind, to_end) - self.in_entry(index, relocation.offset);
-                list.push(Reference {
+            let entry = self.entry_of_distances(index);
+            let mut code =
+                (class == Class::Text).then(|| Code::new(section.bytes(), &self.elements[range.clone()]));
+            for relocation in &relocations {
+                let found = code.as_mut().and_then(|code| code.relocated(arch, relocation));
+                let to_end = found.map(|(_, end)| end - relocation.offset);
+                let in_entry = if entry == 0 { 0 } else { (relocation.offset % entry) as i64 };
+                let bias = arch.addend_bias(relocation.kind, to_end) - in_entry;
+                let reference = Reference {
                     offset: relocation.offset,
                     kind: relocation.kind,
                     symbol: relocation.symbol,
                     addend: relocation.addend,
                     bias,
                     target: self.target(relocation, bias),
-                    flow: arch.flow(relocation.kind, decoded),
+                    flow: arch.flow(relocation.kind, found.map_or(Flow::Next, |(flow, _)| flow)),
                     synthetic: false,
-                });
+                };
+                self.references.push(reference);
             }
-            if code && several {
-                self.resolved_distances(id, &instructions, &mut list);
+            if class == Class::Text && range.len() > 1 {
+                self.resolved_distances(id, base);
             }
-            let base = self.references.len();
-            let mut cursor = 0;
-            for element in &mut self.elements[range.start as usize..range.end as usize] {
+            let mut cursor = base;
+            for element in &mut self.elements[range] {
                 let from = cursor;
-                while cursor < list.len() && list[cursor].offset < element.end {
+                while self.references.get(cursor).is_some_and(|r| r.offset < element.end) {
                     cursor += 1;
                 }
-                element.references = (base + from) as u32..(base + cursor) as u32;
+                element.references = from as u32..cursor as u32;
             }
-            self.references.append(&mut list);
-            if self.classes[index] != Class::Author {
-                self.object.sections[index].relocations = Vec::new();
+            if class == Class::Author {
+                self.object.sections[index].relocations = relocations;
             }
         }
     }
 
     /// What the distances in an entry of a special section are too long by: those of `struct fixup_entry` (powerpc's
     /// feature-fixups.h) are counted from the entry's beginning, not from themselves.
-    fn in_entry(&self, section: usize, offset: u64) -> i64 {
+    ///
+    /// The size of an entry, or 0 where distances are counted as always.
+    fn entry_of_distances(&self, section: usize) -> u64 {
         match self.classes[section] {
             Class::Table(_, EntrySize::Structure(Entry::Fixup)) => {
                 let first = self.elements.get(self.of_section[section].start as usize);
-                first.map_or(0, |entry| (offset % entry.size().max(1)) as i64)
+                first.map_or(0, Element::size)
             }
             _ => 0,
         }
@@ -105,33 +78,39 @@ impl Unit<'_> {
 
     /// Branches and addresses from one function to another of the same section need no relocation as long
     /// as both stay together. They become references like all others, and the distances themselves zero.
-    fn resolved_distances(&mut self, id: SectionId, instructions: &[Instruction], list: &mut Vec<Reference>) {
+    ///
+    /// The section's relocations are the references from `base` on.
+    fn resolved_distances(&mut self, id: SectionId, base: usize) {
         let arch = self.object.machine.arch();
+        let section = self.object.section(id);
+        let (bytes, size) = (section.bytes(), section.size());
         let mut added = Vec::new();
-        for instruction in instructions {
-            let Some(distance) = instruction.distance else { continue };
-            let field = instruction.offset + u64::from(distance.at);
-            if list.binary_search_by_key(&field, |r| r.offset).is_ok() {
-                continue;
+        for from in self.in_section(id) {
+            let element = self.element(from);
+            let code = bytes.get(element.start as usize..element.end as usize).unwrap_or(&[]);
+            for instruction in arch.instructions(code) {
+                let Some(distance) = instruction.distance else { continue };
+                let field = element.start + instruction.offset + u64::from(distance.at);
+                if self.references[base..].binary_search_by_key(&field, |r| r.offset).is_ok() {
+                    continue;
+                }
+                let target = distance.target.wrapping_add(element.start as i64);
+                let Some(to) = self.at(id, target) else { continue };
+                if from == to || target < 0 || target as u64 > size {
+                    continue;
+                }
+                let to_end = element.start + instruction.offset + u64::from(instruction.length) - field;
+                added.push(Reference {
+                    offset: field,
+                    kind: distance.kind,
+                    symbol: None,
+                    addend: 0,
+                    bias: arch.addend_bias(distance.kind, Some(to_end)),
+                    target: Target::Element(to, target - self.element(to).origin as i64),
+                    flow: instruction.flow,
+                    synthetic: true,
+                });
             }
-            let target = distance.target;
-            let (Some(from), Some(to)) = (self.at(id, instruction.offset as i64), self.at(id, target)) else {
-                continue;
-            };
-            if from == to || target < 0 || target as u64 > self.object.section(id).size() {
-                continue;
-            }
-            let to_end = instruction.offset + u64::from(instruction.length) - field;
-            added.push(Reference {
-                offset: field,
-                kind: distance.kind,
-                symbol: None,
-                addend: 0,
-                bias: arch.addend_bias(distance.kind, Some(to_end)),
-                target: Target::Element(to, target - self.element(to).origin as i64),
-                flow: instruction.flow,
-                synthetic: true,
-            });
         }
         if added.is_empty() {
             return;
@@ -146,8 +125,8 @@ impl Unit<'_> {
                 }
             }
         }
-        list.append(&mut added);
-        list.sort_by_key(|r| r.offset);
+        self.references.append(&mut added);
+        self.references[base..].sort_by_key(|r| r.offset);
     }
 
     pub(crate) fn target(&self, relocation: &Relocation, bias: i64) -> Target {
@@ -214,38 +193,34 @@ impl Unit<'_> {
 
     /// Notes for each element who refers to it, and for each function its entries of special sections.
     pub(super) fn attach(&mut self) {
-        let elements = self.elements.len();
-        let all = self.ids().flat_map(|id| self.element(id).references.clone().map(move |index| (id, index)));
-        let targets = |index: u32| {
-            let direct = self.references[index as usize].target;
-            let Target::Element(target, _) = direct else { return [None, None] };
-            // Whoever loads an address from the table of contents refers to what is there.
-            match self.through(direct) {
-                behind @ Target::Element(element, _) if behind != direct => [Some(target), Some(element)],
-                _ => [Some(target), None],
+        let mut referrers: Vec<(ElementId, (ElementId, u32))> = Vec::with_capacity(self.references.len());
+        let mut about: Vec<(ElementId, ElementId)> = Vec::new();
+        for id in self.ids() {
+            let element = self.element(id);
+            let is_entry = matches!(element.kind, Kind::Entry(_));
+            for index in element.references.clone() {
+                let direct = self.references[index as usize].target;
+                let Target::Element(target, _) = direct else { continue };
+                referrers.push((target, (id, index)));
+                // Whoever loads an address from the table of contents refers to what is there.
+                match self.through(direct) {
+                    behind @ Target::Element(element, _) if behind != direct => {
+                        referrers.push((element, (id, index)));
+                    }
+                    _ => {}
+                }
+                if is_entry && matches!(self.element(target).kind, Kind::Function | Kind::Detached) {
+                    about.push((target, id));
+                }
             }
-        };
-        let referrers = Lists::new(
-            elements,
-            all.clone().flat_map(|(id, index)| {
-                targets(index).into_iter().flatten().map(move |target| (target.index(), (id, index)))
-            }),
-        );
-        let entries = all.filter(|&(id, _)| matches!(self.element(id).kind, Kind::Entry(_)));
-        let about = entries.filter_map(|(id, index)| match self.references[index as usize].target {
-            Target::Element(target, _)
-                if matches!(self.element(target).kind, Kind::Function | Kind::Detached) =>
-            {
-                Some((target, id))
-            }
-            _ => None,
-        });
+        }
         // An entry that refers to a function twice is one entry.
-        let mut about: Vec<(ElementId, ElementId)> = about.collect();
         about.sort_unstable();
         about.dedup();
-        self.entries_of = Lists::new(elements, about.into_iter().map(|(target, id)| (target.index(), id)));
-        self.referrers = referrers;
+        let owned = |&(target, entry): &(ElementId, ElementId)| (target.index(), entry);
+        self.entries_of = Lists::new(self.elements.len(), about.iter().map(owned));
+        let owned = |&(target, by): &(ElementId, (ElementId, u32))| (target.index(), by);
+        self.referrers = Lists::new(self.elements.len(), referrers.iter().map(owned));
     }
 
     /// Finds what is handed to the handlers of the undefined-behaviour sanitizer. gcc's data for them have names of
@@ -278,5 +253,35 @@ impl Unit<'_> {
         found.sort_unstable();
         found.dedup();
         self.places_of_sanitizer = found;
+    }
+}
+
+/// The code of a section, asked for relocated fields in ascending order.
+///
+/// Instructions are told apart from each element's start, as a section may hold several.
+struct Code<'a> {
+    bytes: &'a [u8],
+    elements: &'a [Element],
+    /// Where an instruction of the first of them begins, as distance from its start.
+    from: u64,
+}
+
+impl<'a> Code<'a> {
+    fn new(bytes: &'a [u8], elements: &'a [Element]) -> Code<'a> {
+        Code { bytes, elements, from: 0 }
+    }
+
+    /// Where the instruction with a field sends control, and where it ends.
+    fn relocated(&mut self, arch: &dyn Arch, relocation: &Relocation) -> Option<(Flow, u64)> {
+        let field = relocation.offset;
+        while self.elements.first()?.end <= field {
+            self.elements = &self.elements[1..];
+            self.from = 0;
+        }
+        let Element { start, end, .. } = *self.elements.first()?;
+        let code = self.bytes.get(start as usize..end as usize)?;
+        let found = arch.relocated(relocation.kind, code, self.from, field.checked_sub(start)?)?;
+        self.from = found.offset;
+        Some((found.flow, start + found.offset + u64::from(found.length)))
     }
 }

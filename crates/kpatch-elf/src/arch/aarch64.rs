@@ -3,7 +3,7 @@
 use capstone::arch::BuildsCapstone;
 use capstone::{Capstone, arch};
 
-use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed, text};
+use super::{Arch, Distance, Field, Flow, Immediate, Instruction, clear_word, signed, text, word_holding};
 
 pub(super) struct Aarch64;
 
@@ -93,6 +93,10 @@ impl Arch for Aarch64 {
             value: u64::from(word >> 5 & 0xffff),
             rest: u64::from(word & !(0xffff << 5)),
         })
+    }
+
+    fn holding(&self, code: &[u8], _from: u64, place: u64) -> Option<Instruction> {
+        word_holding(self, code, place)
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

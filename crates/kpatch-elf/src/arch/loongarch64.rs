@@ -1,6 +1,6 @@
 //! 64-bit LoongArch: ELF for the LoongArch Architecture.
 
-use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed, text};
+use super::{Arch, Distance, Field, Flow, Immediate, Instruction, clear_word, signed, text, word_holding};
 
 pub(super) struct LoongArch64;
 
@@ -98,6 +98,10 @@ impl Arch for LoongArch64 {
         let low = word & 0xffc0_0000 == 0x0380_0000 && (source == 0 || source == word & 31);
         (load || low)
             .then_some(Immediate { value: u64::from(constant), rest: u64::from(word & !(0xfff << 10)) })
+    }
+
+    fn holding(&self, code: &[u8], _from: u64, place: u64) -> Option<Instruction> {
+        word_holding(self, code, place)
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

@@ -113,6 +113,15 @@ pub struct Instruction {
     pub distance: Option<Distance>,
 }
 
+impl Instruction {
+    /// The same, so many bytes further on.
+    #[must_use]
+    pub fn behind(self, bytes: u64) -> Instruction {
+        let distance = self.distance.map(|d| Distance { target: d.target.wrapping_add(bytes as i64), ..d });
+        Instruction { offset: self.offset + bytes, distance, ..self }
+    }
+}
+
 /// A field of an instruction that holds the distance to a place in the same section, as the assembler
 /// fills in where it need not leave that to the linker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +149,13 @@ const fn signed(word: u32, bits: u32) -> i64 {
     (((word << (32 - bits)) as i32) >> (32 - bits)) as i64
 }
 
+/// [`Arch::holding`] of machines whose instructions are words of four bytes.
+fn word_holding(arch: &dyn Arch, code: &[u8], place: u64) -> Option<Instruction> {
+    let start = place & !3;
+    let word = code.get(usize::try_from(start).ok()?..)?;
+    (place < code.len() as u64).then(|| arch.instruction(word).behind(start))
+}
+
 /// Clears bits of a little-endian instruction word.
 fn clear_word(field: &mut [u8], bits: u32) {
     if let Some(word) = field.first_chunk_mut::<4>() {
@@ -149,23 +165,52 @@ fn clear_word(field: &mut [u8], bits: u32) {
 
 /// What the rest of the tool asks about a machine.
 pub trait Arch: Sync {
-    /// All instructions of a piece of code in order. Bytes that cannot be decoded are passed over in
-    /// the smallest step of the machine.
+    /// The instruction at the start of `code`. Bytes that cannot be decoded are passed over in the smallest step of the
+    /// machine.
     ///
-    /// The default reads one instruction after the other by [`Arch::branch`].
+    /// The default asks [`Arch::branch`].
+    fn instruction(&self, code: &[u8]) -> Instruction {
+        let length = self.instruction_length(code).unwrap_or(1).max(1);
+        let (flow, distance) = self.branch(code).map_or((Flow::Next, None), |(flow, d)| (flow, Some(d)));
+        Instruction { offset: 0, length: length as u8, flow, distance }
+    }
+
+    /// All instructions of a piece of code in order.
     fn instructions(&self, code: &[u8]) -> Vec<Instruction> {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(code.len() / 4);
         let mut at = 0;
         while let Some(rest) = code.get(at..).filter(|rest| !rest.is_empty()) {
-            let length = self.instruction_length(rest).unwrap_or(1).max(1);
-            let (flow, distance) = match self.branch(rest) {
-                Some((flow, d)) => (flow, Some(Distance { target: d.target.wrapping_add(at as i64), ..d })),
-                None => (Flow::Next, None),
-            };
-            out.push(Instruction { offset: at as u64, length: length as u8, flow, distance });
-            at += length;
+            let instruction = self.instruction(rest).behind(at as u64);
+            at += usize::from(instruction.length);
+            out.push(instruction);
         }
         out
+    }
+
+    /// The instruction that the byte at `place` belongs to; nothing behind the end. `from` is where an instruction
+    /// in front of it begins, or 0.
+    ///
+    /// The default reads one instruction after the other from there on. Machines whose instructions have one length, or
+    /// whose relocated fields have one place, need not.
+    fn holding(&self, code: &[u8], from: u64, place: u64) -> Option<Instruction> {
+        if place >= code.len() as u64 {
+            return None;
+        }
+        let mut at = from;
+        loop {
+            let instruction = self.instruction(code.get(usize::try_from(at).ok()?..)?).behind(at);
+            at += u64::from(instruction.length);
+            if at > place {
+                return Some(instruction);
+            }
+        }
+    }
+
+    /// [`Arch::holding`] for a field that a relocation of this type writes; nothing where that would say no more than the
+    /// type does.
+    fn relocated(&self, kind: u32, code: &[u8], from: u64, field: u64) -> Option<Instruction> {
+        let _ = kind;
+        self.holding(code, from, field)
     }
 
     /// What to add to the addend of a relocation of this type to get the place it means, as distance from

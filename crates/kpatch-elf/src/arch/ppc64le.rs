@@ -3,7 +3,7 @@
 use capstone::arch::{BuildsCapstone, BuildsCapstoneEndian};
 use capstone::{Capstone, Endian, arch};
 
-use super::{Arch, Distance, Field, Flow, Immediate, clear_word, signed, text};
+use super::{Arch, Distance, Field, Flow, Immediate, Instruction, clear_word, signed, text, word_holding};
 
 pub(super) struct Ppc64le;
 
@@ -83,6 +83,10 @@ impl Arch for Ppc64le {
         // `li`, which is `addi` to nothing.
         (word & 0xfc1f_0000 == 0x3800_0000)
             .then_some(Immediate { value: u64::from(word & 0xffff), rest: u64::from(word & 0xffff_0000) })
+    }
+
+    fn holding(&self, code: &[u8], _from: u64, place: u64) -> Option<Instruction> {
+        word_holding(self, code, place)
     }
 
     fn instruction_length(&self, code: &[u8]) -> Option<usize> {

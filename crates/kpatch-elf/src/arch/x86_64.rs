@@ -7,6 +7,8 @@ use yaxpeax_x86::long_mode::{InstDecoder, Opcode, Operand, RegSpec};
 
 use super::{Arch, Distance, Field, Flow, Immediate, Instruction};
 
+mod quick;
+
 pub(super) struct X86_64;
 
 /// Relocation types of distances in branches: `R_X86_64_PC32`, `R_X86_64_PC16`, `R_X86_64_PC8`.
@@ -20,11 +22,15 @@ const LONGEST: usize = 15;
 /// The length of `movabs`, the only move of a constant with eight bytes of it.
 const MOVABS: usize = 10;
 
-/// What is asked about an instruction at the start of `bytes`, `at` bytes behind the start of the code.
-fn instruction(decoded: &yaxpeax_x86::long_mode::Instruction, bytes: &[u8], at: usize) -> Instruction {
+/// The instruction at the start of `bytes`, by a decoder whose tables are constants: iced's are made at the first use,
+/// which costs more than comparing a small object.
+fn decoded(bytes: &[u8]) -> Instruction {
+    let Ok(decoded) = InstDecoder::default().decode_slice(&bytes[..bytes.len().min(LONGEST)]) else {
+        return Instruction { offset: 0, length: 1, flow: Flow::Next, distance: None };
+    };
     let length = (decoded.len().to_const() as usize).max(1);
     let flow = branch(decoded.opcode());
-    let (mut immediate, mut relative, mut address) = (0, None, false);
+    let (mut immediate, mut relative, mut relative_address) = (0, None, false);
     for index in 0..decoded.operand_count() {
         match decoded.operand(index) {
             Operand::ImmediateI8 { imm } => (immediate, relative) = (1, Some(i64::from(imm))),
@@ -37,12 +43,14 @@ fn instruction(decoded: &yaxpeax_x86::long_mode::Instruction, bytes: &[u8], at: 
                 immediate = 4;
             }
             // Without displacement if that is zero.
-            Operand::Disp { base, .. } | Operand::MemDeref { base } => address |= base == RegSpec::rip(),
+            Operand::Disp { base, .. } | Operand::MemDeref { base } => {
+                relative_address |= base == RegSpec::rip();
+            }
             _ => {}
         }
     }
-    let end = (at + length) as i64;
-    let distance = match (flow, address, relative) {
+    let end = length as i64;
+    let distance = match (flow, relative_address, relative) {
         (Some(_), false, Some(relative)) if immediate > 0 => Some(Distance {
             target: end.wrapping_add(relative),
             at: (length - immediate) as u8,
@@ -55,8 +63,10 @@ fn instruction(decoded: &yaxpeax_x86::long_mode::Instruction, bytes: &[u8], at: 
         _ => None,
     };
     let flow = flow.filter(|_| distance.is_some());
-    let distance = distance.or_else(|| if address { rip(bytes, length, immediate, end) } else { None });
-    Instruction { offset: at as u64, length: length as u8, flow: flow.unwrap_or(Flow::Next), distance }
+    // A shift by one has that as an operand, but not in its bytes.
+    let address = || rip(bytes, length, immediate, end).or_else(|| rip(bytes, length, 0, end));
+    let distance = distance.or_else(|| if relative_address { address() } else { None });
+    Instruction { offset: 0, length: length as u8, flow: flow.unwrap_or(Flow::Next), distance }
 }
 
 /// The distance in a memory operand relative to the instruction's end: in front of an immediate value, behind the byte
@@ -144,21 +154,40 @@ impl Arch for X86_64 {
         1
     }
 
-    /// By a decoder whose tables are constants: iced's are made at the first use, which costs more than comparing a
-    /// small object.
-    fn instructions(&self, code: &[u8]) -> Vec<Instruction> {
-        let decoder = InstDecoder::default();
-        let mut out = Vec::with_capacity(code.len() / 4);
-        let mut at = 0;
-        while let Some(rest) = code.get(at..).filter(|rest| !rest.is_empty()) {
-            let instruction = match decoder.decode_slice(&rest[..rest.len().min(LONGEST)]) {
-                Ok(decoded) => instruction(&decoded, rest, at),
-                Err(_) => Instruction { offset: at as u64, length: 1, flow: Flow::Next, distance: None },
-            };
-            at += usize::from(instruction.length);
-            out.push(instruction);
+    fn instruction(&self, code: &[u8]) -> Instruction {
+        quick::instruction(code).unwrap_or_else(|| decoded(code))
+    }
+
+    fn holding(&self, code: &[u8], from: u64, place: u64) -> Option<Instruction> {
+        let (mut at, place) = (usize::try_from(from).ok()?, usize::try_from(place).ok()?);
+        if place >= code.len() {
+            return None;
         }
-        out
+        loop {
+            let rest = code.get(at..)?;
+            let length = quick::length(rest).unwrap_or_else(|| usize::from(decoded(rest).length));
+            if at + length > place {
+                return Some(self.instruction(rest).behind(at as u64));
+            }
+            at += length;
+        }
+    }
+
+    fn relocated(&self, kind: u32, code: &[u8], from: u64, field: u64) -> Option<Instruction> {
+        match self.field(kind) {
+            // An address, whatever the instruction does with it.
+            Some(shape) if !shape.pc_relative && shape.width > 0 => return None,
+            // In front of a field for distances stands a ModR/M byte or the opcode of a branch; those of CALL and JMP are no
+            // such ModR/M bytes.
+            Some(shape) if shape.pc_relative && shape.width == 4 => {
+                let opcode = usize::try_from(field).ok()?.checked_sub(1)?;
+                if let Some(rest @ [0xe8 | 0xe9, ..]) = code.get(opcode..) {
+                    return Some(self.instruction(rest).behind(opcode as u64));
+                }
+            }
+            _ => {}
+        }
+        self.holding(code, from, field)
     }
 
     fn addend_bias(&self, kind: u32, to_end: Option<u64>) -> i64 {
@@ -303,6 +332,25 @@ mod tests {
         assert_eq!(X86_64.instruction_length(&[0xf3, 0x0f, 0x1e, 0xfa, 0x90]), Some(4));
         assert_eq!(X86_64.instruction_length(&[0xe8, 0]), None);
         assert_eq!(X86_64.instruction_length(&[]), None);
+    }
+
+    #[test]
+    fn a_shift_by_one_has_its_address_at_the_end() {
+        // `shr byte ptr [rip+16],1`
+        let found = decoded(&[0xd0, 0x2d, 16, 0, 0, 0]);
+        assert_eq!(found.distance, Some(Distance { target: 22, at: 2, kind: PC32 }));
+    }
+
+    #[test]
+    fn fields_of_calls_and_addresses_belong_to_their_instructions() {
+        // `xor eax,eax`, `call +0`, `mov dword ptr [rip],5`, `mov eax,offset 0`
+        let code = [0x31, 0xc0, 0xe8, 0, 0, 0, 0, 0xc7, 5, 0, 0, 0, 0, 5, 0, 0, 0, 0xb8, 0, 0, 0, 0];
+        let found =
+            |kind, field| X86_64.relocated(kind, &code, 0, field).map(|i| (i.offset, i.length, i.flow));
+        assert_eq!(found(4, 3), Some((2, 5, Flow::Call)));
+        assert_eq!(found(2, 9), Some((7, 10, Flow::Next)));
+        assert_eq!(found(10, 18), None, "an address has no distance");
+        assert_eq!(found(2, 22), None, "behind the end");
     }
 
     #[test]

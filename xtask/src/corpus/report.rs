@@ -118,6 +118,10 @@ fn differences(entry: &Entry, facts: &Facts) -> Vec<String> {
             "new for the C tool, which found no original"
         } else if other.iter().any(|o| root(o) == root(name)) {
             "replaced under the name of another clone"
+        } else if name.contains(".part.") {
+            // Seen in its output: the section is there, but no entry of `.kpatch.funcs`.
+            "a part that the compiler split off changes; the C tool has its new code for new callers, but does not redirect \
+             the running one"
         } else {
             "UNEXPLAINED"
         };
@@ -304,6 +308,11 @@ mod tests {
                 "more: a: UNEXPLAINED",
                 "more: b.isra.0: replaced under the name of another clone",
             ]
+        );
+        let part = differences(&entry(End::Module, &[changed("p.part.0")]), &facts(0, &[]));
+        assert!(
+            part[0].starts_with("more: p.part.0: a part that the compiler split off changes"),
+            "{part:?}"
         );
         assert_eq!(compared(&module, Some(&facts(2, &[]))), "refused (2)");
         assert_eq!(compared(&entry(End::NoChange, &[]), Some(&facts(3, &[]))), "same");

@@ -89,21 +89,36 @@ pub(crate) enum Target {
     Number(i64),
 }
 
-/// A relocation with its meaning.
+/// A relocation with its meaning. There are millions of them, so that it is kept small: the addend is that of the place
+/// meant, see [`Unit::addend`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reference {
     /// Offset of the field in its section.
     pub(crate) offset: u64,
-    pub(crate) kind: u32,
-    /// The relocation's own symbol and addend; `None` and 0 for a distance without relocation.
-    pub(crate) symbol: Option<SymbolId>,
-    pub(crate) addend: i64,
-    /// What was added to the addend to get the place meant.
-    pub(crate) bias: i64,
     pub(crate) target: Target,
+    pub(crate) kind: u32,
+    /// The relocation's own symbol, [`NO_SYMBOL`] for none.
+    symbol: u32,
+    /// What was added to the addend to get the place meant.
+    bias: i32,
     pub(crate) flow: Flow,
     /// A distance that the assembler had resolved; it becomes a relocation only when its element is taken.
     pub(crate) synthetic: bool,
+}
+
+/// [`Reference::symbol`] of the null symbol, and of a distance without relocation.
+const NO_SYMBOL: u32 = u32::MAX;
+
+impl Reference {
+    /// The relocation's own symbol.
+    pub(crate) fn symbol(&self) -> Option<SymbolId> {
+        (self.symbol != NO_SYMBOL).then_some(SymbolId(self.symbol))
+    }
+
+    /// What was added to the addend to get the place meant.
+    pub(crate) fn bias(&self) -> i64 {
+        i64::from(self.bias)
+    }
 }
 
 /// One version of the unit.
@@ -169,11 +184,14 @@ impl<'d> Unit<'d> {
                 align: section.align,
             }]));
         }
-        let cut_at = unit.object.symbols.iter().enumerate().filter_map(|(index, symbol)| {
-            let section = symbol.section().filter(|_| !symbol.is_section() && !is_mapping_symbol(symbol))?;
-            Some((section.index(), SymbolId(index as u32)))
+        let by_section = Lists::new(unit.object.sections.len(), |put| {
+            for (id, symbol) in unit.object.symbols_with_ids() {
+                let Some(section) = symbol.section() else { continue };
+                if !symbol.is_section() && !is_mapping_symbol(symbol) {
+                    put(section.index(), id);
+                }
+            }
         });
-        let by_section = Lists::new(unit.object.sections.len(), cut_at);
         let mut symbols: Vec<SymbolId> = Vec::new();
         let (cuts, patchable) = (unit.cuts(), unit.patchable());
         let mut errors = Vec::new();
@@ -231,6 +249,21 @@ impl<'d> Unit<'d> {
     pub(crate) fn references(&self, id: ElementId) -> &[Reference] {
         let range = &self.element(id).references;
         &self.references[range.start as usize..range.end as usize]
+    }
+
+    /// The relocation's addend of a reference to an element or to something defined elsewhere.
+    pub(crate) fn addend(&self, reference: &Reference) -> i64 {
+        let distance = match reference.target {
+            Target::Element(id, delta) => {
+                let symbol = reference.symbol().map_or(0, |s| self.object.symbol(s).value);
+                (self.element(id).origin as i64).wrapping_add(delta).wrapping_sub(symbol as i64)
+            }
+            Target::External(_, distance)
+            | Target::String(_, _, distance)
+            | Target::Constant(_, _, distance)
+            | Target::Number(distance) => distance,
+        };
+        distance.wrapping_sub(reference.bias())
     }
 
     /// All symbols in an element but section symbols.

@@ -149,8 +149,12 @@ impl Emitter<'_, '_> {
                 files.extend(unit.file_of[symbol.index()]);
             }
         }
-        let used: BTreeSet<SymbolId> =
-            self.placed.keys().flat_map(|id| unit.references(*id)).filter_map(|r| r.symbol).collect();
+        let used: BTreeSet<SymbolId> = self
+            .placed
+            .keys()
+            .flat_map(|id| unit.references(*id))
+            .filter_map(crate::unit::Reference::symbol)
+            .collect();
         let mut owners: BTreeMap<SymbolId, ElementId> = BTreeMap::new();
         for id in self.placed.keys() {
             owners.extend(unit.symbols(*id).iter().map(|s| (*s, *id)));

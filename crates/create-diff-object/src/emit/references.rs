@@ -64,12 +64,12 @@ impl Emitter<'_, '_> {
                 let bytes = unit.string(section, start, 0)?.to_vec();
                 let from = unit.begins_string(section, start).then_some(section);
                 let (symbol, place) = self.pool(from, bytes);
-                Some((Some(symbol), (place as i64).wrapping_add(delta).wrapping_sub(reference.bias)))
+                Some((Some(symbol), (place as i64).wrapping_add(delta).wrapping_sub(reference.bias())))
             }
             Target::Constant(section, start, delta) => {
                 let bytes = unit.constant(section, start)?.to_vec();
                 let (symbol, place) = self.pool(Some(section), bytes);
-                Some((Some(symbol), (place as i64).wrapping_add(delta).wrapping_sub(reference.bias)))
+                Some((Some(symbol), (place as i64).wrapping_add(delta).wrapping_sub(reference.bias())))
             }
             Target::External(symbol, _) => {
                 let old = unit.object.symbol(symbol);
@@ -92,12 +92,12 @@ impl Emitter<'_, '_> {
                         if name.starts_with(b"__SCT__") {
                             self.keys.insert(name.into());
                         }
-                        Some((Some(new), reference.addend))
+                        Some((Some(new), unit.addend(reference)))
                     }
                     Place::Absolute => {
                         let out = &mut self.out;
                         let new = *self.symbols.entry(symbol).or_insert_with(|| out.add_symbol(old.clone()));
-                        Some((Some(new), reference.addend))
+                        Some((Some(new), unit.addend(reference)))
                     }
                     _ => {
                         let error = self.uncarried(by, reference);
@@ -120,7 +120,7 @@ impl Emitter<'_, '_> {
         let unit = self.parts.patched;
         let twin = self.parts.twins.of_patched[target.index()];
         let existing = self.parts.statuses.of[target.index()] != Change::New;
-        let addend = delta.wrapping_sub(reference.bias);
+        let addend = delta.wrapping_sub(reference.bias());
         // A pointer to a function that exists outlives the patch and must be comparable with pointers that
         // exist: it goes to the original.
         let pointer = unit.element(target).kind == Kind::Function
@@ -131,9 +131,9 @@ impl Emitter<'_, '_> {
             && !self.parts.statuses.parent.contains_key(&target)
             && reference.kind != 0;
         if !pointer && let Some(&placed) = self.placed.get(&target) {
-            let named = reference.symbol.filter(|s| !unit.object.symbol(*s).is_section());
+            let named = reference.symbol().filter(|s| !unit.object.symbol(*s).is_section());
             if let Some(symbol) = named.and_then(|s| self.symbols.get(&s)) {
-                return Some((Some(*symbol), reference.addend));
+                return Some((Some(*symbol), unit.addend(reference)));
             }
             if reference.synthetic
                 && let Some(symbol) = unit.element(target).main.and_then(|s| self.symbols.get(&s))
@@ -163,13 +163,14 @@ impl Emitter<'_, '_> {
         }
         let original = self.parts.original;
         // An alias goes by its own name where both versions have it.
-        let alias = reference.symbol.map(|s| unit.object.symbol(s).name.as_ref()).and_then(|name: &BStr| {
-            let symbols = original.symbols(twin);
-            symbols.iter().copied().find(|s| {
-                let symbol = original.object.symbol(*s);
-                symbol.name.as_ref() == name && symbol.value == original.element(twin).origin
-            })
-        });
+        let alias =
+            reference.symbol().map(|s| unit.object.symbol(s).name.as_ref()).and_then(|name: &BStr| {
+                let symbols = original.symbols(twin);
+                symbols.iter().copied().find(|s| {
+                    let symbol = original.object.symbol(*s);
+                    symbol.name.as_ref() == name && symbol.value == original.element(twin).origin
+                })
+            });
         let Some(symbol) = alias.or(original.element(twin).main) else {
             let error = self.uncarried(by, reference);
             self.fail(by, error);

@@ -18,23 +18,25 @@ impl<T: Copy> Lists<T> {
 
     /// Sorts items by their owner, all below `owners`; each owner's items keep their order.
     ///
-    /// Two passes over `items`, which has to give the same both times.
-    pub(crate) fn new(owners: usize, items: impl Iterator<Item = (usize, T)> + Clone) -> Lists<T> {
+    /// `each` passes on owners and items. It is asked twice, and has to give the same both times.
+    pub(crate) fn new(owners: usize, each: impl Fn(&mut dyn FnMut(usize, T))) -> Lists<T> {
         let mut starts = vec![0; owners + 1];
-        for (owner, _) in items.clone() {
+        let mut first = None;
+        each(&mut |owner, item| {
+            first = first.or(Some(item));
             starts[owner + 1] += 1;
-        }
+        });
         for owner in 0..owners {
             starts[owner + 1] += starts[owner];
         }
-        let Some((_, first)) = items.clone().next() else { return Lists { starts, items: Vec::new() } };
+        let Some(first) = first else { return Lists { starts, items: Vec::new() } };
         // Every place is written below.
         let mut sorted = vec![first; starts[owners] as usize];
-        for (owner, item) in items {
-            // Until the end of this loop, an owner's start is where its next item goes.
+        each(&mut |owner, item| {
+            // Until the end of this pass, an owner's start is where its next item goes.
             sorted[starts[owner] as usize] = item;
             starts[owner] += 1;
-        }
+        });
         starts.rotate_right(1);
         starts[0] = 0;
         Lists { starts, items: sorted }
@@ -60,10 +62,10 @@ mod tests {
     #[test]
     fn items_go_to_their_owners_in_order() {
         let items = [(2, 'a'), (0, 'b'), (2, 'c'), (3, 'd'), (0, 'e')];
-        let lists = Lists::new(5, items.into_iter());
+        let lists = Lists::new(5, |put| items.iter().for_each(|&(owner, item)| put(owner, item)));
         let all: Vec<String> = (0..6).map(|owner| lists[owner].iter().collect()).collect();
         assert_eq!(all, ["be", "", "ac", "d", "", ""]);
-        assert!(Lists::<char>::new(3, std::iter::empty())[2].is_empty());
+        assert!(Lists::<char>::new(3, |_| {})[2].is_empty());
         assert!(Lists::<char>::none()[0].is_empty());
     }
 }

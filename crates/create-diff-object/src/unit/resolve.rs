@@ -4,7 +4,7 @@ use kpatch_elf::arch::{Arch, Flow, Machine};
 use kpatch_elf::{Contents, Relocation, SectionId, Symbol};
 
 use super::lists::Lists;
-use super::{Element, ElementId, Kind, Reference, Target, Unit};
+use super::{Element, ElementId, Kind, NO_SYMBOL, Reference, Target, Unit};
 use crate::names;
 use crate::sizes::Entry;
 use crate::tables::{self, Class, EntrySize};
@@ -33,13 +33,14 @@ impl Unit<'_> {
                 let to_end = found.map(|(_, end)| end - relocation.offset);
                 let in_entry = if entry == 0 { 0 } else { (relocation.offset % entry) as i64 };
                 let bias = arch.addend_bias(relocation.kind, to_end) - in_entry;
+                // No instruction and no structure is that long.
+                let bias = i32::try_from(bias).unwrap_or_default();
                 let reference = Reference {
                     offset: relocation.offset,
+                    target: self.target(relocation, i64::from(bias)),
                     kind: relocation.kind,
-                    symbol: relocation.symbol,
-                    addend: relocation.addend,
+                    symbol: relocation.symbol.map_or(NO_SYMBOL, |symbol| symbol.0),
                     bias,
-                    target: self.target(relocation, bias),
                     flow: arch.flow(relocation.kind, found.map_or(Flow::Next, |(flow, _)| flow)),
                     synthetic: false,
                 };
@@ -103,9 +104,8 @@ impl Unit<'_> {
                 added.push(Reference {
                     offset: field,
                     kind: distance.kind,
-                    symbol: None,
-                    addend: 0,
-                    bias: arch.addend_bias(distance.kind, Some(to_end)),
+                    symbol: NO_SYMBOL,
+                    bias: arch.addend_bias(distance.kind, Some(to_end)) as i32,
                     target: Target::Element(to, target - self.element(to).origin as i64),
                     flow: instruction.flow,
                     synthetic: true,
@@ -193,23 +193,13 @@ impl Unit<'_> {
 
     /// Notes for each element who refers to it, and for each function its entries of special sections.
     pub(super) fn attach(&mut self) {
-        let mut referrers: Vec<(ElementId, (ElementId, u32))> = Vec::with_capacity(self.references.len());
         let mut about: Vec<(ElementId, ElementId)> = Vec::new();
-        for id in self.ids() {
+        for id in self.ids().filter(|id| matches!(self.element(*id).kind, Kind::Entry(_))) {
             let element = self.element(id);
-            let is_entry = matches!(element.kind, Kind::Entry(_));
             for index in element.references.clone() {
                 let direct = self.references[index as usize].target;
                 let Target::Element(target, _) = direct else { continue };
-                referrers.push((target, (id, index)));
-                // Whoever loads an address from the table of contents refers to what is there.
-                match self.through(direct) {
-                    behind @ Target::Element(element, _) if behind != direct => {
-                        referrers.push((element, (id, index)));
-                    }
-                    _ => {}
-                }
-                if is_entry && matches!(self.element(target).kind, Kind::Function | Kind::Detached) {
+                if matches!(self.element(target).kind, Kind::Function | Kind::Detached) {
                     about.push((target, id));
                 }
             }
@@ -217,10 +207,30 @@ impl Unit<'_> {
         // An entry that refers to a function twice is one entry.
         about.sort_unstable();
         about.dedup();
-        let owned = |&(target, entry): &(ElementId, ElementId)| (target.index(), entry);
-        self.entries_of = Lists::new(self.elements.len(), about.iter().map(owned));
-        let owned = |&(target, by): &(ElementId, (ElementId, u32))| (target.index(), by);
-        self.referrers = Lists::new(self.elements.len(), referrers.iter().map(owned));
+        self.entries_of = Lists::new(self.elements.len(), |put| {
+            for &(target, entry) in &about {
+                put(target.index(), entry);
+            }
+        });
+        self.referrers = Lists::new(self.elements.len(), |put| self.each_referrer(put));
+    }
+
+    /// Passes on who refers to which element.
+    fn each_referrer(&self, put: &mut dyn FnMut(usize, (ElementId, u32))) {
+        for id in self.ids() {
+            for index in self.element(id).references.clone() {
+                let direct = self.references[index as usize].target;
+                let Target::Element(target, _) = direct else { continue };
+                put(target.index(), (id, index));
+                // Whoever loads an address from the table of contents refers to what is there.
+                match self.through(direct) {
+                    behind @ Target::Element(element, _) if behind != direct => {
+                        put(element.index(), (id, index));
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Finds what is handed to the handlers of the undefined-behaviour sanitizer. gcc's data for them have names of

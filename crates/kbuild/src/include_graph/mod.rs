@@ -123,6 +123,30 @@ impl IncludeGraph {
         affected
     }
 
+    /// All files that any of these can see, by whatever includes of includes, with what kbuild includes first. The
+    /// files themselves are among them only where others include them.
+    pub fn visible<'p>(&self, from: impl IntoIterator<Item = &'p Path>) -> BTreeSet<PathBuf> {
+        let id = |path: &Path| path.to_str().and_then(|path| self.id(path));
+        let starts = from.into_iter().filter_map(id);
+        let mut open: Vec<u32> = starts.flat_map(|id| self.includes[id as usize].iter().copied()).collect();
+        open.extend(FORCED.iter().filter_map(|path| self.id(path)));
+        let mut seen = vec![false; self.files.len()];
+        while let Some(id) = open.pop() {
+            if !std::mem::replace(&mut seen[id as usize], true) {
+                open.extend(&self.includes[id as usize]);
+            }
+        }
+        let seen = self.files.iter().zip(&seen).filter(|(_, seen)| **seen);
+        seen.map(|(file, _)| PathBuf::from(file)).collect()
+    }
+
+    /// The files that a file includes itself.
+    pub fn included_by(&self, path: &Path) -> impl Iterator<Item = &Path> {
+        let id = path.to_str().and_then(|path| self.id(path));
+        let ids = id.map_or(&[][..], |id| &self.includes[id as usize]);
+        ids.iter().map(|id| Path::new(&self.files[*id as usize]))
+    }
+
     /// The files of that name, whatever their directory.
     pub fn named<'g>(&'g self, name: &'g str) -> impl Iterator<Item = &'g Path> {
         let ends = move |file: &&String| {
@@ -353,6 +377,19 @@ mod tests {
         );
         assert_eq!(units(&graph, "drivers/z/lost/option.h"), ["net/four.c"]);
         assert_eq!(units(&graph, "kernel/rt.c"), ["kernel/policy.c", "kernel/rt.c"]);
+        let visible: Vec<PathBuf> = graph.visible([Path::new("kernel/policy.c")]).into_iter().collect();
+        assert_eq!(
+            visible.iter().filter_map(|path| path.to_str()).collect::<Vec<_>>(),
+            [
+                "arch/x86/include/asm/c.h",
+                "arch/x86/include/generated/asm/b.h",
+                "include/asm-generic/b.h",
+                "include/linux/a.h",
+                "kernel/rt.c"
+            ]
+        );
+        let included: Vec<&Path> = graph.included_by(Path::new("kernel/policy.c")).collect();
+        assert_eq!(included, [Path::new("kernel/rt.c")]);
         let named: Vec<&Path> = graph.named("internal.h").collect();
         assert_eq!(named, [Path::new("fs/internal.h"), Path::new("mm/internal.h")]);
         let unknown = graph.affected([Path::new("arch/arm/include/asm/c.h")]).unknown;

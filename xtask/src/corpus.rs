@@ -193,6 +193,9 @@ pub(crate) struct SkippedReport {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Searched {
     pub(crate) considered: usize,
+    /// Not told by runs before the text was looked at.
+    #[serde(default)]
+    pub(crate) named: usize,
     pub(crate) preprocessed: usize,
     pub(crate) changed: usize,
 }

@@ -203,6 +203,8 @@ pub enum Event {
     Searched {
         /// Units that may read a touched file.
         considered: usize,
+        /// Those of them whose text mentions a name that a change reaches.
+        named: usize,
         /// Runs of the preprocessor: the patched text of those that read one, and originals not seen before.
         preprocessed: usize,
         /// Units of which the patches change what decides their code.

@@ -12,6 +12,7 @@ pub mod layout;
 mod loaded;
 pub mod maintenance;
 pub mod mapped;
+pub mod mentions;
 pub mod options;
 pub mod originals;
 pub mod patch;

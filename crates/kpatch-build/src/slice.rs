@@ -8,8 +8,8 @@
 //! Names are matched as plain words: a member or a local variable that happens to be called like a function counts
 //! as a mention of it. So a slice holds too much, never too little. Where the text is not understood, it is all of it.
 
-mod declaration;
-mod lexer;
+pub(crate) mod declaration;
+pub(crate) mod lexer;
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use declaration::Declaration;
 use lexer::{Kind, Lexed};
 
 /// Functions that compilers call of their own accord: to copy a structure, to clear an array, in place of another.
-const IMPLICIT: [&[u8]; 12] = [
+pub(crate) const IMPLICIT: [&[u8]; 12] = [
     b"memcpy",
     b"memmove",
     b"memset",
@@ -33,7 +33,7 @@ const IMPLICIT: [&[u8]; 12] = [
 ];
 
 /// What `__builtin_memcpy` becomes where the compiler does not know better is a call of `memcpy`.
-const BUILTIN: &[u8] = b"__builtin_";
+pub(crate) const BUILTIN: &[u8] = b"__builtin_";
 
 /// A hash of the slice of a preprocessed unit. Line markers and white space do not count.
 pub fn hash(text: &[u8]) -> blake3::Hash {
@@ -65,7 +65,7 @@ fn push(slice: &mut Vec<u8>, lexed: &Lexed<'_>, item: Range<usize>) {
 
 /// Cuts the text into top-level declarations; `None` where brackets do not match, or where what begins a declaration
 /// is nothing that this understands: parameters declared after their list, attributes in `[[ ]]`.
-fn items(lexed: &Lexed<'_>) -> Option<Vec<Range<usize>>> {
+pub(crate) fn items(lexed: &Lexed<'_>) -> Option<Vec<Range<usize>>> {
     let mut items = Vec::new();
     let mut open: Vec<u8> = Vec::new();
     let mut start = 0;
@@ -79,7 +79,7 @@ fn items(lexed: &Lexed<'_>) -> Option<Vec<Range<usize>>> {
                     if attribute || byte == b'{' && start == at {
                         return None;
                     }
-                    function = byte == b'{' && declaration::begins_body(lexed, start..at);
+                    function = byte == b'{' && declaration::begins_body(lexed, &lexed.tokens[start..at]);
                 }
                 open.push(byte);
             }

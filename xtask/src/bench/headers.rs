@@ -44,6 +44,7 @@ struct Report {
 #[derive(Debug, Deserialize)]
 struct Searched {
     considered: u32,
+    named: u32,
     preprocessed: u32,
 }
 
@@ -63,8 +64,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("kpatch-bench-").tempdir_in(crate::target_directory())?;
     println!("kernel {release}; seconds of the processor, and by the clock");
     println!(
-        "{:32} {:>10} {:>12} {:>8} {:>8} {:>8} {:>8} {:>6}",
-        "patch", "considered", "preprocessed", "compiled", "clock", "cpu", "floor", "ratio"
+        "{:32} {:>10} {:>6} {:>12} {:>8} {:>8} {:>8} {:>8} {:>6}",
+        "patch", "considered", "named", "preprocessed", "compiled", "clock", "cpu", "floor", "ratio"
     );
     for patch in &arguments.patches {
         let json = scratch.path().join("report.json");
@@ -79,14 +80,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let report: Report = serde_json::from_slice(&fs_err::read(&json)?)
             .map_err(|error| Error::Failed(format!("{}: {error}", json.display())))?;
         let compiled = u32::try_from(report.units.len()).unwrap_or(u32::MAX);
-        let (considered, preprocessed) =
-            report.searched.as_ref().map_or((0, compiled), |s| (s.considered, s.preprocessed));
+        let searched = report.searched.as_ref();
+        let (considered, named, preprocessed) =
+            searched.map_or((0, 0, compiled), |s| (s.considered, s.named, s.preprocessed));
         let once = Once::measure(&builder.cache.join("kernels").join(&release), &report.units)?;
         let floor = f64::from(preprocessed) * once.preprocess
             + f64::from(VARIANTS) * f64::from(compiled) * once.compile;
         let name = patch.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         println!(
-            "{name:32} {considered:>10} {preprocessed:>12} {compiled:>8} {:>8.1} {cpu:>8.1} {floor:>8.1} {:>6.2}",
+            "{name:32} {considered:>10} {named:>6} {preprocessed:>12} {compiled:>8} {:>8.1} {cpu:>8.1} {floor:>8.1} {:>6.2}",
             built.time.as_secs_f64(),
             cpu / floor
         );

@@ -8,6 +8,7 @@ pub mod diff;
 pub mod layout;
 pub mod link;
 pub mod module;
+pub mod named;
 pub mod narrow;
 pub mod new_units;
 pub mod overlay;
@@ -125,6 +126,13 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
     let plan::Plan { units, reaching } =
         phase(Phase::Plan, events, || plan::run(options, &patched, &kernel, events))?;
 
+    let considered = units.iter().filter(|unit| unit.indirect).count();
+    let readers = named::Readers { tree: &tree, graph: &graph, patched: &patched, jobs: options.jobs.get() };
+    let units = match &whole {
+        Some(_) => units,
+        None => phase(Phase::Plan, events, || named::run(&readers, units))?,
+    };
+
     let overlay_root = work.directory("patched-source")?;
     let reaching = reaching.iter().chain(units.iter().map(|unit| &unit.spelled)).map(PathBuf::as_path);
     let overlay = Overlay::create(&overlay_root, &resolved.source, &patched.files, reaching)
@@ -159,13 +167,15 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
     let mut objects = Objects::new();
     if units.iter().any(|unit| unit.indirect) {
         let direct = units.iter().filter(|unit| !unit.indirect).cloned().collect();
-        let direct = phase(Phase::Plan, events, || preprocess::run(&context, direct, &patched, events))?;
+        let direct = phase(Phase::Plan, events, || preprocess::run(&context, direct, &patched, 0, events))?;
         phase(Phase::Compile, events, || compiler.pairs(&direct, &mut objects))?;
     }
     let units = match &whole {
         // Their objects differ, whatever the preprocessor says.
         Some(_) => units,
-        None => phase(Phase::Plan, events, || preprocess::run(&context, units, &patched, events))?,
+        None => {
+            phase(Phase::Plan, events, || preprocess::run(&context, units, &patched, considered, events))?
+        }
     };
     plan::confirm(options, &units, events)?;
     let bytes = ShippedBytes::read(&resolved.kernel, &vmlinux, &units, events)?;

@@ -24,16 +24,17 @@ use crate::originals::Original;
 use crate::patch::{FileKind, Patched};
 use crate::slice;
 
-/// Keeps the units that see a change. Units that patches touch themselves stay without being asked; what kbuild
+/// Keeps the units that see a change, of `considered` ones that may. Units that patches touch themselves stay without being asked; what kbuild
 /// generates for them is there afterwards.
 pub fn run(
     context: &Context<'_>,
     units: Vec<Unit>,
     patched: &Patched,
+    considered: usize,
     events: Events<'_>,
 ) -> Result<Vec<Unit>, Vec<Error>> {
     let search = Search { context, runs: AtomicUsize::new(0), events };
-    let considered = units.iter().filter(|unit| unit.indirect).count();
+    let named = units.iter().filter(|unit| unit.indirect).count();
     let pool = compile::pool(context.jobs)?;
     let originals = pool.install(|| search.originals(&units))?;
     context
@@ -52,6 +53,7 @@ pub fn run(
     if considered > 0 {
         events(Event::Searched {
             considered,
+            named,
             preprocessed: search.runs.into_inner(),
             changed: kept.iter().filter(|unit| unit.indirect).count(),
         });

@@ -65,6 +65,8 @@ struct MovedHunk {
 struct Searched {
     /// Units that may read a touched file.
     considered: usize,
+    /// Those of them whose text mentions a name that a change reaches.
+    named: usize,
     /// Runs of the preprocessor.
     preprocessed: usize,
     /// Units of which the patches change what decides their code.
@@ -157,9 +159,10 @@ impl Reporter for Json {
                 offset: *offset,
                 fuzz: *fuzz,
             }),
-            Event::Searched { considered, preprocessed, changed } => {
-                let (considered, preprocessed, changed) = (*considered, *preprocessed, *changed);
-                self.report.searched = Some(Searched { considered, preprocessed, changed });
+            Event::Searched { considered, named, preprocessed, changed } => {
+                let (considered, named, preprocessed, changed) =
+                    (*considered, *named, *preprocessed, *changed);
+                self.report.searched = Some(Searched { considered, named, preprocessed, changed });
             }
             Event::Planned { units } => {
                 for (unit, object) in units {
@@ -217,7 +220,7 @@ mod tests {
         vec![
             Event::Resolved { release: "6.1.0-1-amd64".into(), parts: vec!["linux-image 6.1.1-1".into()] },
             Event::HunkMoved { file: "fs/a.c".into(), hunk: 1, line: 7, offset: 2, fuzz: 0 },
-            Event::Searched { considered: 9, preprocessed: 11, changed: 1 },
+            Event::Searched { considered: 9, named: 5, preprocessed: 11, changed: 1 },
             Event::Planned {
                 units: vec![("fs/b.o".into(), "b".into()), ("fs/a.o".into(), "vmlinux".into())],
             },
@@ -268,6 +271,7 @@ mod tests {
           "searched": {
             "changed": 1,
             "considered": 9,
+            "named": 5,
             "preprocessed": 11
           },
           "success": true,

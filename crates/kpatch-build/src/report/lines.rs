@@ -52,9 +52,11 @@ pub(super) fn of(event: &Event) -> Option<(Weight, String)> {
             }
             note(text + ".")
         }
-        Event::Searched { considered, preprocessed, changed } => note(format!(
-            "{considered} untouched {} may read touched files: {preprocessed} {} of the preprocessor, {changed} {} a change",
+        Event::Searched { considered, named, preprocessed, changed } => note(format!(
+            "{considered} untouched {} may read touched files, {named} {} what changed: {preprocessed} {} of the \
+             preprocessor, {changed} {} a change",
             plural(*considered as u64, "unit"),
+            if *named == 1 { "names" } else { "name" },
             plural(*preprocessed as u64, "run"),
             if *changed == 1 { "sees" } else { "see" },
         )),

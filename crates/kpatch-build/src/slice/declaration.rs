@@ -6,12 +6,12 @@ use super::lexer::{Kind, Lexed, Token};
 
 /// What a declaration says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Declaration {
+pub(crate) struct Declaration {
     /// The names that it gives a meaning to: functions, variables, types, tags, enumeration constants. Perhaps
     /// some more.
-    pub(super) names: Vec<u32>,
+    pub(crate) names: Vec<u32>,
     /// Code or data comes of it even if nothing mentions it.
-    pub(super) emits: bool,
+    pub(crate) emits: bool,
 }
 
 /// What the words of a declaration outside of all brackets say.
@@ -29,6 +29,13 @@ struct Words {
     alias: bool,
 }
 
+/// Attributes that keep a definition whether or not it is used.
+pub(crate) const KEEPING: [&[u8]; 6] =
+    [b"used", b"retain", b"constructor", b"destructor", b"section", b"externally_visible"];
+
+/// Attributes that make a declaration a definition.
+pub(crate) const ALIASING: [&[u8]; 4] = [b"alias", b"ifunc", b"weakref", b"symver"];
+
 /// How the names of a declaration are found, one declarator after another.
 #[derive(Default)]
 struct Declarators {
@@ -42,7 +49,7 @@ struct Declarators {
 }
 
 impl Declaration {
-    pub(super) fn of(lexed: &Lexed<'_>, item: Range<usize>) -> Declaration {
+    pub(crate) fn of(lexed: &Lexed<'_>, item: Range<usize>) -> Declaration {
         let tokens = &lexed.tokens[item.clone()];
         let Some(first) = tokens.first() else { return Declaration::default() };
         let root = |names| Declaration { names, emits: true };
@@ -84,11 +91,11 @@ impl Declaration {
 
 /// True if a brace after these tokens begins the body of a function: what stands before it, attributes aside, is a
 /// list of parameters, and nothing is initialised.
-pub(super) fn begins_body(lexed: &Lexed<'_>, item: Range<usize>) -> bool {
+pub(crate) fn begins_body(lexed: &Lexed<'_>, tokens: &[Token]) -> bool {
     let mut last = None;
     let mut depth = 0usize;
     let mut attribute = false;
-    for token in &lexed.tokens[item] {
+    for token in tokens {
         match token.kind {
             Kind::Word(_) if depth == 0 && is_attribute(lexed.text(token)) => attribute = true,
             Kind::Punctuation(b'(' | b'[' | b'{') => depth += 1,
@@ -129,12 +136,12 @@ fn body(tokens: &[Token]) -> Option<usize> {
     if closed { tokens.iter().rposition(opens) } else { None }
 }
 
-fn is_attribute(word: &[u8]) -> bool {
+pub(crate) fn is_attribute(word: &[u8]) -> bool {
     matches!(word, b"__attribute__" | b"__attribute" | b"asm" | b"__asm__" | b"__asm" | b"_Alignas")
 }
 
 /// Words that are never the name of a declarator.
-fn is_keyword(word: &[u8]) -> bool {
+pub(crate) fn is_keyword(word: &[u8]) -> bool {
     const KEYWORDS: [&[u8]; 34] = [
         b"struct",
         b"union",
@@ -183,7 +190,7 @@ fn all_words(tokens: &[Token]) -> Vec<u32> {
 }
 
 /// The position after the bracket that closes the one at `open`.
-fn after_group(tokens: &[Token], open: usize) -> usize {
+pub(crate) fn after_group(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0usize;
     for (at, token) in tokens.iter().enumerate().skip(open) {
         match token.kind {
@@ -359,14 +366,9 @@ fn attribute(lexed: &Lexed<'_>, tokens: &[Token], words: &mut Words) {
     for token in tokens.iter().filter(|token| matches!(token.kind, Kind::Word(_))) {
         let word = lexed.text(token);
         let bare = word.strip_prefix(b"__").and_then(|word| word.strip_suffix(b"__")).unwrap_or(word);
-        match bare {
-            b"gnu_inline" => words.gnu_inline = true,
-            b"used" | b"retain" | b"constructor" | b"destructor" | b"section" | b"externally_visible" => {
-                words.kept = true;
-            }
-            b"alias" | b"ifunc" | b"weakref" | b"symver" => words.alias = true,
-            _ => {}
-        }
+        words.gnu_inline |= bare == b"gnu_inline";
+        words.kept |= KEEPING.contains(&bare);
+        words.alias |= ALIASING.contains(&bare);
     }
 }
 

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 
 /// A token.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Token {
+pub(crate) struct Token {
     start: u32,
     end: u32,
     /// What it is.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
 }
 
 /// Kinds of tokens, as far as they matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// An identifier or keyword, by its number.
     Word(u32),
     /// A string; the number of the identifier that it spells, if it does.
@@ -28,32 +28,37 @@ pub(super) enum Kind {
 
 impl Token {
     /// True for what can be part of an operator of several bytes.
-    pub(super) fn is_operator(&self) -> bool {
+    pub(crate) fn is_operator(&self) -> bool {
         matches!(self.kind, Kind::Punctuation(byte) if !b"()[]{};,".contains(&byte))
     }
 
+    /// True if nothing stands between the two, and the next can be part of an operator with this.
+    pub(crate) fn touches(&self, next: &Token) -> bool {
+        self.adjoins(next) && next.is_operator()
+    }
+
     /// True if nothing stands between the two.
-    pub(super) fn touches(&self, next: &Token) -> bool {
-        self.end == next.start && next.is_operator()
+    pub(crate) fn adjoins(&self, next: &Token) -> bool {
+        self.end == next.start
     }
 }
 
 /// A text with its tokens.
-pub(super) struct Lexed<'t> {
+pub(crate) struct Lexed<'t> {
     text: &'t [u8],
     /// The tokens in their order.
-    pub(super) tokens: Vec<Token>,
+    pub(crate) tokens: Vec<Token>,
     /// A unit has some hundred thousand words; the standard library's hasher would take longer than the rest.
     names: HashMap<&'t [u8], u32, foldhash::fast::RandomState>,
     /// The identifiers by their numbers.
     words: Vec<&'t [u8]>,
     /// A line begins with `#` and is neither a line marker nor a pragma that only says how what follows it is compiled.
-    pub(super) strange_directive: bool,
+    pub(crate) strange_directive: bool,
 }
 
 impl<'t> Lexed<'t> {
     /// Cuts a text of less than 4 GB into tokens; what is beyond is left out.
-    pub(super) fn of(text: &'t [u8]) -> Lexed<'t> {
+    pub(crate) fn of(text: &'t [u8]) -> Lexed<'t> {
         let text = &text[..text.len().min(u32::MAX as usize)];
         let mut lexed = Lexed {
             text,
@@ -116,27 +121,27 @@ impl<'t> Lexed<'t> {
     }
 
     /// A token's text.
-    pub(super) fn text(&self, token: &Token) -> &'t [u8] {
+    pub(crate) fn text(&self, token: &Token) -> &'t [u8] {
         &self.text[token.start as usize..token.end as usize]
     }
 
     /// The number of an identifier, if the text has it.
-    pub(super) fn name(&self, identifier: &[u8]) -> Option<u32> {
+    pub(crate) fn name(&self, identifier: &[u8]) -> Option<u32> {
         self.names.get(identifier).copied()
     }
 
     /// The identifier of a number.
-    pub(super) fn word(&self, number: u32) -> &'t [u8] {
+    pub(crate) fn word(&self, number: u32) -> &'t [u8] {
         self.words.get(number as usize).copied().unwrap_or_default()
     }
 
     /// True if that token is this byte.
-    pub(super) fn is_punctuation(&self, at: usize, byte: u8) -> bool {
+    pub(crate) fn is_punctuation(&self, at: usize, byte: u8) -> bool {
         self.tokens.get(at).is_some_and(|token| token.kind == Kind::Punctuation(byte))
     }
 
     /// How many different identifiers there are.
-    pub(super) fn names(&self) -> usize {
+    pub(crate) fn names(&self) -> usize {
         self.names.len()
     }
 

@@ -20,6 +20,7 @@ use super::{Context, module_name};
 use crate::edge::memory::Memory;
 use crate::edge::{read, store};
 use crate::error::{Error, Result};
+use crate::model::entry;
 use crate::model::ftrace::{Hooked, parse_enabled_functions};
 use crate::model::module::PatchModule;
 use crate::model::state::{LivePatch, Phase};
@@ -35,6 +36,8 @@ const MACHINE: Option<Machine> = if cfg!(target_arch = "x86_64") {
     Some(Machine::Ppc64le)
 } else if cfg!(target_arch = "s390x") {
     Some(Machine::S390x)
+} else if cfg!(target_arch = "loongarch64") {
+    Some(Machine::LoongArch64)
 } else {
     None
 };
@@ -205,16 +208,17 @@ fn hooked(function: &NotedFunction, evidence: &Evidence) -> Result<(), (Verdict,
 }
 
 fn entered(function: &NotedFunction, evidence: &Evidence) -> Result<(), (Verdict, String)> {
-    if MACHINE != Some(Machine::X86_64) {
+    let Some(machine) = MACHINE else {
         let why = "ftrace redirects it; code of this machine was not looked at";
         return Err((Verdict::Unknown, why.to_owned()));
-    }
+    };
     let address = evidence.find(&function.object, &function.name, function.sympos)?;
-    let code = evidence.bytes(address, x86_64::ENTRY)?;
-    if x86_64::entry_calls(&code) {
-        return Ok(());
+    let code = evidence.bytes(address, entry::size(machine))?;
+    match entry::leads_to_ftrace(machine, &code) {
+        Some(true) => Ok(()),
+        Some(false) => Err((Verdict::Wrong, format!("its code begins with {code:02x?}, which is no call"))),
+        None => Err((Verdict::Unknown, format!("its code begins with {code:02x?}, which is not understood"))),
     }
-    Err((Verdict::Wrong, format!("its code begins with {code:02x?}, which is no call")))
 }
 
 fn text(verified: &[Verified]) -> String {

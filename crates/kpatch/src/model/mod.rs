@@ -1,6 +1,7 @@
 //! What there is to know and to decide, as values: nothing here does input or output.
 
 pub mod delta;
+pub mod entry;
 pub mod ftrace;
 pub mod module;
 pub mod plan;

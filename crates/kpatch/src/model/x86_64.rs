@@ -1,18 +1,7 @@
 //! What x86_64 code says at run time.
 
-/// `endbr64`, which may stand before the place that ftrace rewrites.
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-
 /// `call rel32`.
 const CALL: u8 = 0xe8;
-
-/// Bytes that must be read at a function's address for [`entry_calls`].
-pub const ENTRY: usize = 5 + ENDBR64.len();
-
-/// Does a function begin with the call that ftrace puts there while something hooks it? Else it has a no-op.
-pub fn entry_calls(code: &[u8]) -> bool {
-    code.strip_prefix(&ENDBR64).unwrap_or(code).first() == Some(&CALL)
-}
 
 /// `jmp rel32`.
 const JMP: u8 = 0xe9;
@@ -98,13 +87,5 @@ mod tests {
         assert_eq!(trampoline(&[0xe9, 0xfb, 0xff, 0xff, 0xff], 0x2000), Some(Call::To(0x2000)));
         assert_eq!(trampoline(&[0xc3, 0xcc, 0xcc, 0xcc, 0xcc], 0), Some(Call::Nothing));
         assert_eq!(trampoline(&[0x90; 5], 0), None);
-    }
-
-    #[test]
-    fn calls_and_no_ops() {
-        assert!(entry_calls(&[0xe8, 1, 2, 3, 4]));
-        assert!(entry_calls(&[0xf3, 0x0f, 0x1e, 0xfa, 0xe8]));
-        assert!(!entry_calls(&[0x0f, 0x1f, 0x44, 0, 0]));
-        assert!(!entry_calls(&[]));
     }
 }

@@ -1,6 +1,7 @@
 //! Runs the kpatch-build of this checkout, as a user does, and reads what it prints.
 
 use crate::error::{Error, Result};
+use crate::programs;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -42,17 +43,8 @@ pub(crate) fn cache_directory() -> PathBuf {
 impl Builder {
     /// Compiles kpatch-build.
     pub(crate) fn compile(release: &str) -> Result<Self> {
-        let root = crate::workspace_root();
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        duct::cmd!(cargo, "build", "--quiet", "--release", "--package", "kpatch-build")
-            .dir(&root)
-            .run()
-            .map_err(|error| Error::Command {
-                command: "cargo build --release --package kpatch-build".to_owned(),
-                reason: error.to_string(),
-            })?;
         Ok(Self {
-            program: crate::target_directory().join("release/kpatch-build"),
+            program: programs::compile()?.join("kpatch-build"),
             cache: cache_directory(),
             release: release.to_owned(),
             suites: Vec::new(),

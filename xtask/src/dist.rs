@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: packages of the tools, as deb and rpm, and a proof that the deb ones install.
 
 use crate::error::{Error, Result};
-use crate::{runtime, tools};
+use crate::{programs, tools};
 use kpatch_package::{Needs, Package, PackageError, Scripts, deb, rpm};
 use std::path::{Path, PathBuf};
 
@@ -128,7 +128,7 @@ pub(crate) fn kpatch() -> Result<Package> {
         },
         ..Package::default()
     };
-    package.add("/usr/sbin/kpatch", 0o755, fs_err::read(runtime::program()?)?);
+    package.add("/usr/sbin/kpatch", 0o755, fs_err::read(programs::kpatch()?)?);
     add(&mut package, "tools/systemd/kpatch.service", "/usr/lib/systemd/system/kpatch.service")?;
     add(&mut package, "tools/man/kpatch.8", "/usr/share/man/man8/kpatch.8")?;
     add(&mut package, "docs/kpatch.md", "/usr/share/doc/kpatch/kpatch.md")?;
@@ -138,7 +138,7 @@ pub(crate) fn kpatch() -> Result<Package> {
 }
 
 fn kpatch_build() -> Result<Package> {
-    let programs = compile()?;
+    let directory = programs::compile()?;
     let needs = BUILD_NEEDS.iter().map(|name| Needs::deb(name));
     let needs = needs.chain(BUILD_NEEDS_RPM.iter().map(|name| Needs::rpm(name)));
     let mut package = Package {
@@ -154,8 +154,8 @@ fn kpatch_build() -> Result<Package> {
         recommends: vec![Needs::deb("mmdebstrap")],
         ..Package::default()
     };
-    for (name, program) in programs {
-        package.add(format!("/usr/bin/{name}"), 0o755, fs_err::read(program)?);
+    for name in ["kpatch-build", "create-diff-object"] {
+        package.add(format!("/usr/bin/{name}"), 0o755, fs_err::read(directory.join(name))?);
     }
     add(&mut package, "tools/man/kpatch-build.1", "/usr/share/man/man1/kpatch-build.1")?;
     for name in ["errors.md", "patch-author-guide.md"] {
@@ -164,14 +164,6 @@ fn kpatch_build() -> Result<Package> {
     add(&mut package, "LICENSE", "/usr/share/doc/kpatch-build/copyright")?;
     add_completions(&mut package, "kpatch-build")?;
     Ok(package)
-}
-
-fn compile() -> Result<[(&'static str, PathBuf); 2]> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let words = ["build", "--quiet", "--release", "-p", "kpatch-build", "-p", "create-diff-object"];
-    command(&duct::cmd(cargo, words).dir(crate::workspace_root()), "cargo build")?;
-    let release = crate::target_directory().join("release");
-    Ok(["kpatch-build", "create-diff-object"].map(|name| (name, release.join(name))))
 }
 
 fn command(expression: &duct::Expression, name: &str) -> Result<String> {

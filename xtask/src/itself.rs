@@ -4,7 +4,7 @@
 //! objects of a small configuration are compiled as well, which have been through the compiler and objtool only.
 
 use crate::error::{Error, Result};
-use crate::{kernels, series, tools};
+use crate::{kernels, programs, series, tools};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -53,7 +53,7 @@ const OPTIONS: [&str; 22] = [
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     tools::install_missing()?;
-    let program = compile()?;
+    let program = programs::compile()?.join("create-diff-object");
     let series = series::read(&crate::workspace_root().join("test-patches"), &arguments.series)?;
     let kernel = kernels::newest(&series)?;
     let modules = kernels::modules(&kernel)?;
@@ -69,16 +69,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// What the gate runs.
 pub(crate) fn gate(full: bool) -> Result<()> {
     run(&Arguments { series: "6.1".to_owned(), units: full })
-}
-
-fn compile() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let command = "cargo build --release --package create-diff-object";
-    duct::cmd!(cargo, "build", "--quiet", "--release", "--package", "create-diff-object")
-        .dir(crate::workspace_root())
-        .run()
-        .map_err(|error| Error::Command { command: command.to_owned(), reason: error.to_string() })?;
-    Ok(crate::target_directory().join("release/create-diff-object"))
 }
 
 /// Objects of a small configuration, as the compiler and the kernel's objtool leave them.

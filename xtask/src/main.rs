@@ -16,6 +16,7 @@ mod kallsyms;
 mod kallsyms_image;
 mod kernels;
 mod modules;
+mod programs;
 mod qemu;
 mod runtime;
 mod selfcheck;

@@ -66,27 +66,6 @@ fn module(bench: Bench<'_>, name: &str, patches: &[&str], arguments: &[&str]) ->
     }
 }
 
-/// Compiles kpatch so that it runs without libraries.
-pub(crate) fn program() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let words = ["rustc", "--quiet", "--release", "--package", "kpatch", "--bin", "kpatch", "--"];
-    duct::cmd(cargo, words.iter().chain(&["-C", "target-feature=+crt-static", "-C", "strip=symbols"]))
-        .dir(crate::workspace_root())
-        .run()
-        .map_err(|error| Error::Command {
-            command: "cargo rustc --package kpatch".to_owned(),
-            reason: error.to_string(),
-        })?;
-    let program = crate::target_directory().join("release/kpatch");
-    if crate::tools::is_static(&program) {
-        return Ok(program);
-    }
-    Err(Error::Missing {
-        what: "a C library to link statically with".to_owned(),
-        remedy: "install the package libc6-dev".to_owned(),
-    })
-}
-
 /// Runs a program; its output, or an error with all that it said.
 fn run_tool(expression: &duct::Expression) -> Result<String> {
     let name = format!("{expression:?}");

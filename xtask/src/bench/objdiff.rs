@@ -7,7 +7,7 @@
 use super::grow::{self, Base, Grown};
 use super::predecessor::Predecessor;
 use crate::error::{Error, Result};
-use crate::tools;
+use crate::{programs, tools};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -68,7 +68,7 @@ struct Expected {
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     tools::install_missing()?;
-    let ours = Tool::new(vec![compile()?.into()], "-h")?;
+    let ours = Tool::new(vec![programs::compile()?.join("create-diff-object").into()], "-h")?;
     let theirs =
         if arguments.alone { None } else { Some(Tool::new(Predecessor::get()?.command(), "--help")?) };
     let scratch = tempfile::Builder::new().prefix("objdiff-").tempdir_in(crate::target_directory())?;
@@ -79,16 +79,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         println!("missed: {text}");
     }
     if missed.is_empty() { Ok(()) } else { Err(Error::Failed(format!("{} aims missed", missed.len()))) }
-}
-
-fn compile() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let command = "cargo build --release --package create-diff-object";
-    duct::cmd!(cargo, "build", "--quiet", "--release", "--package", "create-diff-object")
-        .dir(crate::workspace_root())
-        .run()
-        .map_err(|error| Error::Command { command: command.to_owned(), reason: error.to_string() })?;
-    Ok(crate::target_directory().join("release/create-diff-object"))
 }
 
 /// The pairs of the corpus, all machines.

@@ -4,10 +4,11 @@ use super::altered::altered;
 use super::enrolled;
 use super::keys::Keys;
 use super::script::{self, Script};
-use super::{Bench, Judged, module, program, run_tool};
+use super::{Bench, Judged, module, run_tool};
 use crate::error::{Error, Result};
 use crate::guest::{self, Case, Options};
 use crate::modules::Modules;
+use crate::programs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ pub(super) fn run(bench: Bench<'_>, only: &[String]) -> Result<Vec<Judged>> {
 
 /// What the scripts find in `/shared`.
 fn shared(bench: Bench<'_>, keys: &Keys) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut shared = vec![("kpatch".to_owned(), fs_err::read(program()?)?)];
+    let mut shared = vec![("kpatch".to_owned(), fs_err::read(programs::kpatch()?)?)];
     let mut make = |name: &str, patches: &[&str], arguments: &[&str]| {
         let path = module(bench, name, patches, &[&["-n", name], arguments].concat())?;
         shared.push((format!("{name}.ko"), fs_err::read(path)?));

@@ -64,6 +64,19 @@ pub(crate) enum Error {
     /// The kernel's packages could not be had.
     #[error("kernel packages: {0}")]
     Artifacts(String),
+    /// The disk is too full.
+    #[error(
+        "{} needs {needed} MB more, and its disk has {free} MB free; free some, or set CACHEDIR to a directory of another disk",
+        directory.display()
+    )]
+    Room {
+        /// What will grow.
+        directory: PathBuf,
+        /// Room on its disk, in MB.
+        free: u64,
+        /// What the tests will put there.
+        needed: u64,
+    },
     /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),

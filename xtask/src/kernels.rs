@@ -53,6 +53,26 @@ pub(crate) fn newest(series: &Series) -> Result<Kernel> {
         .map_err(|error| failed(&error))
 }
 
+/// Fetches and unpacks the kernel of a series ahead of its use. What goes wrong is told when it is used.
+pub(crate) fn prefetch(series: &Series) {
+    let Ok(kernel) = newest(series) else { return };
+    let _ = (source(&kernel), vmlinux(&kernel), headers(&kernel), bootable(&kernel));
+}
+
+/// Removes what only a build needs: the source and the packages.
+pub(crate) fn forget_sources(kernel: &Kernel, cache: &Path) -> Result<()> {
+    let source = source(kernel)?;
+    fs_err::remove_file(source.with_added_extension("stamp"))?;
+    fs_err::remove_dir_all(source)?;
+    for record in kernel.packages() {
+        let file = cache.join("debs").join(record.package.file_name());
+        if file.exists() {
+            fs_err::remove_file(file)?;
+        }
+    }
+    Ok(())
+}
+
 /// A release with its packages.
 pub(crate) fn resolve(release: &str, settings: &Settings) -> Result<Kernel> {
     kernel_artifacts::resolve(release, settings, &tell).map_err(|error| failed(&error))

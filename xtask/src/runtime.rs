@@ -10,6 +10,7 @@ mod system;
 use crate::builder::Builder;
 use crate::error::{Error, Result};
 use crate::guest;
+use kernel_artifacts::Kernel;
 use std::path::{Path, PathBuf};
 
 /// What is tested on.
@@ -17,33 +18,47 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Bench<'a> {
     /// Makes the modules.
     pub(crate) builder: &'a Builder,
-    /// The kernel.
+    /// The kernel with its packages.
+    pub(crate) resolved: &'a Kernel,
+    /// What is booted.
     pub(crate) kernel: &'a guest::Kernel,
-    /// The same uncompressed, with symbols.
-    pub(crate) vmlinux: &'a Path,
-    /// The package that the kernel is from.
-    pub(crate) image: &'a Path,
     /// Where files go.
     pub(crate) work: &'a Path,
-    /// The long run.
-    pub(crate) full: bool,
 }
 
 /// A case with what failed in it.
 pub(crate) type Judged = (String, Vec<String>);
 
-/// What `--only` begins with where it names a case, and how many cases there are besides those that are named.
+/// What `--only` begins with where it names a case.
 const PREFIXES: [&str; 2] = [commands::PREFIX, system::PREFIX];
 
-/// Runs what is asked for: all, or the cases whose names begin with a prefix.
-pub(crate) fn run(bench: Bench<'_>, only: &[String]) -> Result<Vec<Judged>> {
+/// What the tests are run with.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    commands: Option<commands::Prepared>,
+    system: bool,
+    full: bool,
+}
+
+/// Builds what is asked for: all, or the cases whose names begin with a prefix.
+pub(crate) fn prepare(bench: &Bench<'_>, only: &[String], full: bool) -> Result<Prepared> {
     let named = |prefix: &str| only.iter().any(|name| name.starts_with(prefix));
     fs_err::create_dir_all(bench.work)?;
+    let commands = (only.is_empty() || named(commands::PREFIX)).then(|| commands::prepare(bench));
+    Ok(Prepared {
+        commands: commands.transpose()?,
+        system: (only.is_empty() && full) || named(system::PREFIX),
+        full,
+    })
+}
+
+/// Runs it.
+pub(crate) fn run(bench: &Bench<'_>, prepared: &Prepared, only: &[String]) -> Result<Vec<Judged>> {
     let mut judged = Vec::new();
-    if only.is_empty() || named(commands::PREFIX) {
-        judged.extend(commands::run(bench, only)?);
+    if let Some(commands) = &prepared.commands {
+        judged.extend(commands::run(bench, commands, only, prepared.full)?);
     }
-    if (only.is_empty() && bench.full) || named(system::PREFIX) {
+    if prepared.system {
         judged.extend(system::run(bench)?);
     }
     Ok(judged)
@@ -55,7 +70,7 @@ pub(crate) fn is_wanted(only: &[String]) -> bool {
 }
 
 /// The file of a module made of patches of this directory. `name` is that of its directory.
-fn module(bench: Bench<'_>, name: &str, patches: &[&str], arguments: &[&str]) -> Result<PathBuf> {
+fn module(bench: &Bench<'_>, name: &str, patches: &[&str], arguments: &[&str]) -> Result<PathBuf> {
     let patches: Vec<PathBuf> =
         patches.iter().map(|patch| script::directory().join(format!("{patch}.patch"))).collect();
     let words: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();

@@ -1,16 +1,14 @@
 //! `cargo xtask test`: everything that must hold, on this machine and on stock kernels.
 
-use crate::builder::{Builder, Built};
+mod checks;
+mod kernel;
+mod room;
+
 use crate::error::{Error, Result};
-use crate::guest::{self, Outcome};
-use crate::series::{self, Case, Machine, Series};
-use crate::{deny, fuzz, itself, kallsyms, kernels, qemu, runtime, selfcheck, tools};
-use kernel_artifacts::Kernel;
-use rustix::process::Signal;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use crate::series::{self, Series};
+use crate::{kernels, tools};
+use room::Room;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Arguments of the chore.
@@ -52,384 +50,112 @@ impl Row {
 
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let start = Instant::now();
+    let clock = Clock(Instant::now());
+    let wanted = wanted(arguments)?;
+    let room = room::check(&wanted, arguments.full)?;
+    if room == Room::Scarce {
+        println!("the disk is nearly full: what a kernel was unpacked to goes as soon as nothing needs it");
+    }
     tools::install_missing_for_tests()?;
-    let failed_checks = if arguments.no_checks { Vec::new() } else { checks(arguments.full) };
-
-    let (mut passed, mut failed) = (0, 0);
-    let mut count = |rows: &[Row]| {
-        failed += rows.iter().filter(|row| !row.failures.is_empty()).count();
-        passed += rows.iter().filter(|row| row.failures.is_empty()).count();
-    };
-    let mut trouble = Vec::new();
-    let root = crate::workspace_root().join("test-patches");
-    for name in series::names(&root)? {
-        let series = series::read(&root, &name)?;
-        let wanted = if arguments.series.is_empty() {
-            arguments.full || !series.full
-        } else {
-            arguments.series.contains(&name)
-        };
-        if !wanted {
-            continue;
+    let failed_checks = std::thread::scope(|scope| {
+        // The network and one processor are idle while crates are compiled.
+        if room == Room::Ample {
+            scope.spawn(|| wanted.iter().for_each(kernels::prefetch));
         }
-        match run_series(&series, arguments) {
-            Ok((release, rows)) => {
-                print_table(&series.name, &release, &rows);
-                count(&rows);
-            }
-            Err(error) => {
-                let text = format!("series {name}: {error}");
-                println!("\n{text}");
-                trouble.push(text);
-            }
-        }
+        if arguments.no_checks { Vec::new() } else { checks::run(arguments.full, clock) }
+    });
+    if room == Room::Scarce && !arguments.no_checks {
+        checks::forget();
     }
 
-    println!("\n{} s", start.elapsed().as_secs());
+    let mut tally = Tally::default();
+    // A machine that emulates another keeps one processor busy; meanwhile the next series is built.
+    std::thread::scope(|scope| {
+        let mut booting = None;
+        for series in &wanted {
+            let built = kernel::build(series, arguments, room);
+            clock.tell(&format!("series {}: built", series.name));
+            if let Some((series, handle)) = booting.take() {
+                tally.finish(series, join(handle), clock);
+            }
+            booting = Some((series, scope.spawn(|| built.and_then(|built| built.boot(arguments)))));
+        }
+        if let Some((series, handle)) = booting {
+            tally.finish(series, join(handle), clock);
+        }
+    });
+
+    println!("\n{} s", clock.0.elapsed().as_secs());
     for check in &failed_checks {
         println!("check failed: {check}");
     }
-    for text in &trouble {
+    for text in &tally.trouble {
         println!("not run: {text}");
     }
     // A series that could not be run has failed as a whole.
-    failed += trouble.len();
-    println!("{passed} passed, {failed} failed");
+    let failed = tally.failed + tally.trouble.len();
+    println!("{} passed, {failed} failed", tally.passed);
     if failed > 0 || !failed_checks.is_empty() {
         return Err(Error::Failed("not everything is as it should be".to_owned()));
     }
-    if passed == 0 {
+    if tally.passed == 0 {
         return Err(Error::Usage("no case of that name".to_owned()));
     }
     Ok(())
 }
 
-/// Formatting, lints, the tests of all crates and a minute of fuzzing; the names of those that fail.
-fn checks(full: bool) -> Vec<&'static str> {
-    let steps: [(&str, &[&str]); 3] = [
-        ("cargo fmt", &["fmt", "--all", "--check"]),
-        ("cargo clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]),
-        ("cargo test", &["test", "--quiet", "--workspace", "--no-fail-fast"]),
-    ];
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut failed = Vec::new();
-    for (name, words) in steps {
-        println!("{name}");
-        let mut command = duct::cmd(&cargo, words)
-            .dir(crate::workspace_root())
-            // The same cases every time: what fails here fails again.
-            .env("PROPTEST_RNG_SEED", "1");
-        if full {
-            command = command.env("KPATCH_TEST_FULL", "1");
-        }
-        let run = command.unchecked().run();
-        if !run.is_ok_and(|output| output.status.success()) {
-            failed.push(name);
+/// The series that are asked for.
+fn wanted(arguments: &Arguments) -> Result<Vec<Series>> {
+    let root = crate::workspace_root().join("test-patches");
+    let mut wanted = Vec::new();
+    for name in series::names(&root)? {
+        let series = series::read(&root, &name)?;
+        let named = arguments.series.contains(&name);
+        if named || (arguments.series.is_empty() && (arguments.full || !series.full)) {
+            wanted.push(series);
         }
     }
-    let mut chore = |name, result: Result<()>| {
-        if let Err(error) = result {
-            println!("{name}: {error}");
-            failed.push(name);
-        }
-    };
-    chore("cargo xtask fuzz", fuzz::run(&fuzz::GATE));
-    chore("cargo xtask itself", itself::gate(full));
-    if full {
-        chore("cargo xtask deny", deny::run());
-    }
-    failed
+    Ok(wanted)
 }
 
-/// Name of the row for [`interrupted`].
-const INTERRUPTED: &str = "(stopped half-way)";
-/// Name of the row for [`reproducible`].
-const AGAIN: &str = "(the same again)";
+/// Tells how far the chore is.
+#[derive(Debug, Clone, Copy)]
+struct Clock(Instant);
 
-/// The kernel of a series, built for and booted once.
-fn run_series(series: &Series, arguments: &Arguments) -> Result<(String, Vec<Row>)> {
-    let only = &arguments.only;
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
-    // Another machine changes nothing of what is built, or refused.
-    let usual = series.machine == Machine::default();
-    let fits = |case: &&Case| wanted(&case.name) && (usual || !case.must_be_refused());
-    let cases: Vec<&Case> = series.cases.iter().filter(fits).collect();
-    let kernel = kernels::newest(series)?;
-    let release = kernel.release.clone();
-    println!("\nseries {}: kernel {release}", series.name);
-    let mut builder = match &arguments.kpatch_build {
-        Some(program) => Builder::existing(program, &release)?,
-        None => Builder::compile(&release)?,
-    };
-    builder.suites.clone_from(&series.suites);
-    let directory = crate::target_directory().join("test").join(&series.name);
-
-    let builds = build_all(&builder, &cases, &directory)?;
-    let mut rows: Vec<Row> = cases.iter().map(|case| judge_build(case, builds.of(case))).collect();
-    if usual && wanted(INTERRUPTED) {
-        rows.push(interrupted(&builder, &cases, &builds, &directory)?);
-    }
-    if usual && wanted(AGAIN) {
-        rows.push(reproducible(series, &kernel, &builder, &cases, &builds, &directory)?);
-    }
-
-    let mut guests = Vec::new();
-    for case in &cases {
-        if let Some(module) = builds.of(case).modules.first()
-            && !case.must_be_refused()
-        {
-            guests.push(guest_case(case, module)?);
-        }
-    }
-    let bootable = kernels::bootable(&kernel)?;
-    let mut symbols = None;
-    if wanted(kallsyms::CASE) {
-        let expected = kallsyms::expected(&kernels::vmlinux(&kernel)?)?;
-        guests.push(kallsyms::case(&expected));
-        rows.push(Row::of_host(kallsyms::CASE, Vec::new(), "same order"));
-        println!("  {} names occur more than once in vmlinux", kallsyms::size(&expected));
-        symbols = Some(expected);
-    }
-    let options = guest::Options::new(directory.join("logs"))
-        .machine(series.machine.cpu.as_deref(), &series.machine.append);
-    let run = guest::run(&bootable, &guests, &options)?;
-    for path in &run.kept_logs {
-        println!("logs of a boot with failures: {}", path.display());
-    }
-    for outcome in &run.outcomes {
-        let Some(row) = rows.iter_mut().find(|row| row.case == outcome.name) else { continue };
-        judge_outcome(row, outcome);
-        if let Some(expected) = symbols.as_ref().filter(|_| outcome.name == kallsyms::CASE) {
-            row.failures.extend(kallsyms::compare(expected, outcome).into_iter().take(10));
-        }
-    }
-    // The checks of the guest are the same for every kernel; a series that inherits adds nothing.
-    if only.is_empty() && series.inherits.is_none() {
-        for (name, failures) in selfcheck::run(&kernel, &bootable, &directory)? {
-            rows.push(Row::of_host(&name, failures, "noticed"));
-        }
-    }
-    let directory = directory.join("kpatch");
-    // In the gate on one kernel, in the long run on all.
-    let first = series.inherits.is_none() && !series.full;
-    let asked_for = !only.is_empty() && arguments.series.contains(&series.name);
-    if (first || arguments.full || asked_for) && runtime::is_wanted(only) {
-        let image = kernels::image_package(&kernel, &builder.cache)?;
-        let bench = runtime::Bench {
-            builder: &builder,
-            kernel: &bootable,
-            vmlinux: &kernels::vmlinux(&kernel)?,
-            image: &image,
-            work: &directory,
-            full: arguments.full && first,
-        };
-        for (name, failures) in runtime::run(bench, only)? {
-            rows.push(Row::of_host(&name, failures, "works"));
-        }
-    }
-    Ok((release, rows))
-}
-
-/// Builds by what determines them: cases that differ in their tests only share one.
-struct Builds(BTreeMap<(Vec<PathBuf>, Vec<String>), Built>);
-
-fn key(case: &Case) -> (Vec<PathBuf>, Vec<String>) {
-    (case.patches.clone(), case.says.arguments.clone())
-}
-
-impl Builds {
-    fn of(&self, case: &Case) -> &Built {
-        &self.0[&key(case)]
+impl Clock {
+    fn tell(self, what: &str) {
+        println!("[{:4} s] {what}", self.0.elapsed().as_secs());
     }
 }
 
-fn build_all(builder: &Builder, cases: &[&Case], directory: &Path) -> Result<Builds> {
-    let mut jobs: BTreeMap<_, &Case> = BTreeMap::new();
-    for case in cases {
-        jobs.entry(key(case)).or_insert(case);
-    }
-    let build = |case: &Case| {
-        let built = builder.build(
-            &format!("test-{}", case.name),
-            &case.patches,
-            &case.says.arguments,
-            &directory.join(&case.name),
-        );
-        if let Ok(built) = &built {
-            println!("  {}: {:.1} s", case.name, built.time.as_secs_f64());
-        }
-        built
-    };
-    let jobs: Vec<_> = jobs.into_iter().collect();
-    let done = Mutex::new(BTreeMap::new());
-    // The first run unpacks the kernel; the others would only wait for it.
-    let Some(((first_key, first), rest)) = jobs.split_first() else { return Ok(Builds(BTreeMap::new())) };
-    done.lock().unwrap_or_else(PoisonError::into_inner).insert(first_key.clone(), build(first)?);
-    let next = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let errors = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some((key, case)) = rest.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match build(case) {
-                        Ok(built) => {
-                            done.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), built);
-                        }
-                        Err(error) => {
-                            errors.lock().unwrap_or_else(PoisonError::into_inner).push(error);
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    if let Some(error) = errors.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
-        return Err(error);
-    }
-    Ok(Builds(done.into_inner().unwrap_or_else(PoisonError::into_inner)))
+/// What became of all series.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    trouble: Vec<String>,
 }
 
-/// Whether kpatch-build did what the case says.
-fn judge_build(case: &Case, built: &Built) -> Row {
-    let mut failures = Vec::new();
-    let tail = || built.tail(15).join("\n    ");
-    if built.output.contains("panicked at") {
-        failures.push(format!("kpatch-build panicked:\n    {}", tail()));
-    }
-    if let Some(refused) = &case.says.refused {
-        if built.status != Some(1) {
-            failures.push(format!("exit status {:?}, not 1:\n    {}", built.status, tail()));
-        }
-        if !built.modules.is_empty() {
-            failures.push("a module was made".to_owned());
-        }
-        let missing: Vec<&String> =
-            refused.says.iter().filter(|text| !built.output.contains(*text)).collect();
-        if !missing.is_empty() {
-            failures.push(format!("the error does not say {missing:?}:\n    {}", tail()));
-        }
-        return Row {
-            case: case.name.clone(),
-            build: Some(built.time),
-            transition: None,
-            failures,
-            good: "refused",
-        };
-    }
-    if built.succeeded() {
-        failures.extend(deviations(case, built));
-    } else {
-        failures.push(format!("no module, exit status {:?}:\n    {}", built.status, tail()));
-    }
-    Row { case: case.name.clone(), build: Some(built.time), transition: None, failures, good: "works" }
-}
-
-/// Where what kpatch-build said differs from what the case says.
-fn deviations(case: &Case, built: &Built) -> Vec<String> {
-    let said = built.said();
-    let mut found = Vec::new();
-    let mut objects = case.says.objects.clone();
-    objects.sort();
-    if !objects.is_empty() && said.objects != objects {
-        found.push(format!("patched objects are {:?}, not {objects:?}", said.objects));
-    }
-    if !case.says.changed.is_empty() && said.changed != case.says.changed {
-        found.push(format!("changed functions are {:?}, not {:?}", said.changed, case.says.changed));
-    }
-    for (file, functions) in &case.says.new {
-        if said.new.get(file) != Some(functions) {
-            found.push(format!("new functions of {file} are {:?}, not {functions:?}", said.new.get(file)));
+impl Tally {
+    fn finish(&mut self, series: &Series, result: Result<(String, Vec<Row>)>, clock: Clock) {
+        clock.tell(&format!("series {}: run", series.name));
+        match result {
+            Ok((release, rows)) => {
+                print_table(&series.name, &release, &rows);
+                self.failed += rows.iter().filter(|row| !row.failures.is_empty()).count();
+                self.passed += rows.iter().filter(|row| row.failures.is_empty()).count();
+            }
+            Err(error) => {
+                let text = format!("series {}: {error}", series.name);
+                println!("\n{text}");
+                self.trouble.push(text);
+            }
         }
     }
-    found
 }
 
-/// A run that is stopped at any moment must leave no module. (That later runs work shows in [`reproducible`].)
-fn interrupted(builder: &Builder, cases: &[&Case], builds: &Builds, directory: &Path) -> Result<Row> {
-    let mut row = Row::of_host(INTERRUPTED, Vec::new(), "nothing left");
-    let Some(case) = cases.iter().find(|case| !case.must_be_refused() && builds.of(case).succeeded()) else {
-        row.failures.push("no case gave a module".to_owned());
-        return Ok(row);
-    };
-    let output = directory.join("stopped");
-    // What is stopped late may have finished, as this machine is never equally fast; two thirds are surely not.
-    let whole = builder.build("stopped", &case.patches, &case.says.arguments, &output)?.time;
-    for (share, signal) in [(0.1, Signal::KILL), (0.3, Signal::INT), (0.5, Signal::KILL), (0.6, Signal::TERM)]
-    {
-        let left = builder.interrupt(&case.patches, &output, whole.mul_f64(share), signal)?;
-        if !left.is_empty() {
-            row.failures.push(format!("{signal:?} after {share} of the time leaves {left:?}"));
-        }
-    }
-    Ok(row)
-}
-
-/// The same inputs must give the same module, byte by byte: in another directory, by another number of compilers and, in
-/// the long run, out of a cache that is elsewhere.
-fn reproducible(
-    series: &Series,
-    kernel: &Kernel,
-    builder: &Builder,
-    cases: &[&Case],
-    builds: &Builds,
-    directory: &Path,
-) -> Result<Row> {
-    let mut row = Row::of_host(AGAIN, Vec::new(), "identical");
-    let built = cases.iter().filter(|case| !case.must_be_refused() && builds.of(case).succeeded());
-    let size = |case: &&&Case| std::fs::metadata(&builds.of(case).modules[0]).map_or(0, |file| file.len());
-    // The largest holds most that could differ.
-    let Some(case) = built.max_by_key(size) else {
-        row.failures.push("no case gave a module".to_owned());
-        return Ok(row);
-    };
-    let first = builds.of(case);
-    let name =
-        first.modules[0].file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let elsewhere = directory.join("again");
-    let cache = elsewhere.join("cache");
-    let mut another = builder.clone();
-    if series.full {
-        kernels::copy_packages(kernel, &builder.cache, &cache)?;
-        another.cache.clone_from(&cache);
-    }
-    let arguments = [case.says.arguments.as_slice(), &["-j1".to_owned()]].concat();
-    let again = another.build(&name, &case.patches, &arguments, &elsewhere.join(&case.name))?;
-    row.build = Some(again.time);
-    if !again.succeeded() {
-        row.failures.push(format!("no module:\n    {}", again.tail(15).join("\n    ")));
-    } else if fs_err::read(&first.modules[0])? != fs_err::read(&again.modules[0])? {
-        row.failures.push(format!(
-            "{} and {} differ",
-            first.modules[0].display(),
-            again.modules[0].display()
-        ));
-    }
-    if series.full {
-        fs_err::remove_dir_all(&cache)?;
-    }
-    Ok(row)
-}
-
-fn guest_case(case: &Case, module: &Path) -> Result<guest::Case> {
-    Ok(guest::Case {
-        name: case.name.clone(),
-        patch: Some(qemu::patch_module(module)?),
-        files: Vec::new(),
-        test: case.test.as_ref().map(fs_err::read_to_string).transpose()?,
-        before: case.says.modules.before.clone(),
-        after: case.says.modules.after.clone(),
-        absent_objects: case.says.absent_objects,
-        log: case.says.log.clone(),
-        warnings: case.says.warnings.clone(),
-    })
-}
-
-fn judge_outcome(row: &mut Row, outcome: &Outcome) {
-    row.transition = outcome.transition;
-    row.failures.extend(outcome.failures.iter().map(ToString::to_string));
+fn join<T>(handle: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    handle.join().unwrap_or_else(|_| Err(Error::Failed("a thread panicked".to_owned())))
 }
 
 fn print_table(series: &str, release: &str, rows: &[Row]) {
@@ -446,60 +172,6 @@ fn print_table(series: &str, release: &str, rows: &[Row]) {
     for row in rows {
         for failure in &row.failures {
             println!("\n{}: {failure}", row.case);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::series::{Description, Refused};
-    use std::collections::BTreeSet;
-
-    fn case(says: Description) -> Case {
-        Case { name: "c".into(), patches: Vec::new(), test: None, says }
-    }
-
-    fn built(status: i32, output: &str, modules: usize) -> Built {
-        Built {
-            status: Some(status),
-            output: output.to_owned(),
-            modules: vec![PathBuf::from("m.ko"); modules],
-            time: Duration::ZERO,
-            stopped: false,
-        }
-    }
-
-    #[test]
-    fn refusals_need_status_text_and_no_module() {
-        let says = Description {
-            refused: Some(Refused { says: vec!["meminfo.c".into()] }),
-            ..Description::default()
-        };
-        let case = case(says);
-        assert!(judge_build(&case, &built(1, "ERROR: fs/proc/meminfo.c: no", 0)).failures.is_empty());
-        assert_eq!(judge_build(&case, &built(2, "ERROR: fs/proc/meminfo.c: no", 0)).failures.len(), 1);
-        assert_eq!(judge_build(&case, &built(1, "ERROR: fs/proc/meminfo.c: no", 1)).failures.len(), 1);
-        assert_eq!(judge_build(&case, &built(1, "ERROR", 0)).failures.len(), 1);
-        assert_eq!(judge_build(&case, &built(1, "thread panicked at meminfo.c", 0)).failures.len(), 1);
-    }
-
-    #[test]
-    fn what_is_said_must_be_what_is_expected() {
-        let good = "a.o: changed function: f\na.o: new function: g\nPatched objects: vmlinux\n";
-        let says = Description {
-            objects: vec!["vmlinux".into()],
-            changed: BTreeMap::from([("a.o".to_owned(), BTreeSet::from(["f".to_owned()]))]),
-            new: BTreeMap::from([("a.o".to_owned(), BTreeSet::from(["g".to_owned()]))]),
-            ..Description::default()
-        };
-        let case = case(says);
-        assert!(judge_build(&case, &built(0, good, 1)).failures.is_empty());
-        assert_eq!(judge_build(&case, &built(0, good, 0)).failures.len(), 1);
-        assert_eq!(judge_build(&case, &built(1, good, 1)).failures.len(), 1);
-        for (from, to) in [("vmlinux", "xfs"), ("function: f", "function: e"), ("function: g", "function: h")]
-        {
-            assert_eq!(judge_build(&case, &built(0, &good.replace(from, to), 1)).failures.len(), 1, "{from}");
         }
     }
 }

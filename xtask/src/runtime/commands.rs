@@ -7,6 +7,7 @@ use super::script::{self, Script};
 use super::{Bench, Judged, module, run_tool};
 use crate::error::{Error, Result};
 use crate::guest::{self, Case, Options};
+use crate::kernels;
 use crate::modules::Modules;
 use crate::programs;
 use std::path::{Path, PathBuf};
@@ -33,32 +34,71 @@ pub(super) const PREFIX: &str = "kpatch:";
 /// Virtual processors.
 const PROCESSORS: u32 = 2;
 
-/// Builds everything and runs it.
-pub(super) fn run(bench: Bench<'_>, only: &[String]) -> Result<Vec<Judged>> {
+/// What the cases are run with.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    keys: Keys,
+    /// What the scripts find in `/shared`.
+    shared: Vec<(String, Vec<u8>)>,
+}
+
+/// Builds everything.
+pub(super) fn prepare(bench: &Bench<'_>) -> Result<Prepared> {
+    let keys = Keys::make(bench.work, "ours")?;
+    let shared = shared(bench, &keys)?;
+    Ok(Prepared { keys, shared })
+}
+
+/// Runs it: the boot of most cases beside the others, one after the other. They wait for the kernel most of the time.
+pub(super) fn run(
+    bench: &Bench<'_>,
+    prepared: &Prepared,
+    only: &[String],
+    full: bool,
+) -> Result<Vec<Judged>> {
+    // 200 rounds under the emulator take minutes.
+    let cycles = if full { 200 } else { 10 };
     let mut options = Options::new(PathBuf::new());
     options.processors = PROCESSORS;
-    options.test_limit = Duration::from_mins(if bench.full { 40 } else { 10 });
-    let keys = Keys::make(bench.work, "ours")?;
-    options.shared = shared(bench, &keys)?;
-    // 200 rounds under the emulator take minutes.
-    let cycles = if bench.full { 200 } else { 10 };
-    let mut judged = Vec::new();
-    for (number, boot) in (1..).zip(boots(cycles, only)?) {
-        options.logs = bench.work.join(format!("logs-{number}"));
-        options.append = boot.append;
-        let mut kernel = bench.kernel.clone();
-        if boot.enrolled {
-            kernel.vmlinuz = bench.work.join("vmlinux");
-            enrolled::enroll(bench.vmlinux, &keys.certificate, &kernel.vmlinuz)?;
-        }
-        let run = guest::run(&kernel, &boot.cases, &options)?;
-        judged.extend(run.outcomes.iter().map(|outcome| (outcome.name.clone(), script::failures(outcome))));
+    options.test_limit = Duration::from_mins(if full { 40 } else { 10 });
+    options.shared.clone_from(&prepared.shared);
+    let boots = boots(cycles, only)?;
+    let run = |number: usize| one(bench, prepared, options.clone(), number, &boots[number]);
+    std::thread::scope(|scope| {
+        let first = (!boots.is_empty()).then(|| scope.spawn(move || run(0)));
+        let rest: Result<Vec<_>> = (1..boots.len()).map(run).collect();
+        let mut judged = match first.map(std::thread::ScopedJoinHandle::join) {
+            None => Vec::new(),
+            Some(Ok(judged)) => judged?,
+            Some(Err(_)) => return Err(Error::Failed("a thread panicked".to_owned())),
+        };
+        judged.extend(rest?.into_iter().flatten());
+        Ok(judged)
+    })
+}
+
+/// One boot.
+fn one(
+    bench: &Bench<'_>,
+    prepared: &Prepared,
+    mut options: Options,
+    number: usize,
+    boot: &Boot,
+) -> Result<Vec<Judged>> {
+    options.logs = bench.work.join(format!("logs-{number}"));
+    options.append.clone_from(&boot.append);
+    let mut kernel = bench.kernel.clone();
+    if boot.enrolled {
+        kernel.vmlinuz = bench.work.join("vmlinux");
+        let vmlinux = kernels::vmlinux(bench.resolved)?;
+        enrolled::enroll(&vmlinux, &prepared.keys.certificate, &kernel.vmlinuz)?;
     }
-    Ok(judged)
+    let run = guest::run(&kernel, &boot.cases, &options)?;
+    Ok(run.outcomes.iter().map(|outcome| (outcome.name.clone(), script::failures(outcome))).collect())
 }
 
 /// What the scripts find in `/shared`.
-fn shared(bench: Bench<'_>, keys: &Keys) -> Result<Vec<(String, Vec<u8>)>> {
+fn shared(bench: &Bench<'_>, keys: &Keys) -> Result<Vec<(String, Vec<u8>)>> {
     let mut shared = vec![("kpatch".to_owned(), fs_err::read(programs::kpatch()?)?)];
     let mut make = |name: &str, patches: &[&str], arguments: &[&str]| {
         let path = module(bench, name, patches, &[&["-n", name], arguments].concat())?;
@@ -104,7 +144,7 @@ struct Boot {
     cases: Vec<Case>,
 }
 
-/// The cases by boot; those that want none of their own come first.
+/// The cases by boot: those that want none of their own, then those that want the same.
 fn boots(cycles: u32, only: &[String]) -> Result<Vec<Boot>> {
     let library = script::library()?;
     let begin = fs_err::read_to_string(script::directory().join("begin.sh"))?;
@@ -121,7 +161,12 @@ fn boots(cycles: u32, only: &[String]) -> Result<Vec<Boot>> {
         };
         match script.boot {
             None => boots[0].cases.push(case),
-            Some(append) => boots.push(Boot { append, enrolled: script.enrolled, cases: vec![case] }),
+            Some(append) => {
+                match boots[1..].iter_mut().find(|b| b.append == append && b.enrolled == script.enrolled) {
+                    Some(boot) => boot.cases.push(case),
+                    None => boots.push(Boot { append, enrolled: script.enrolled, cases: vec![case] }),
+                }
+            }
         }
     }
     boots.retain(|boot| !boot.cases.is_empty());
@@ -138,7 +183,8 @@ mod tests {
         let count: usize = all.iter().map(|boot| boot.cases.len()).sum();
         assert_eq!(count, script::read_all(&script::directory()).unwrap().len());
         assert!(all[0].append.is_empty() && all[0].cases.len() >= 10);
-        assert_eq!(all.iter().filter(|boot| boot.enrolled).count(), 1);
+        let enrolled: Vec<&Boot> = all.iter().filter(|boot| boot.enrolled).collect();
+        assert!(enrolled.len() == 1 && enrolled[0].cases.len() == 2, "{enrolled:?}");
         assert_eq!(boots(1, &["kpatch:stall".to_owned()]).unwrap()[0].cases.len(), 1);
         assert!(boots(1, &["system:".to_owned()]).unwrap().is_empty());
     }

@@ -1,6 +1,6 @@
 //! The scripts of `test-patches/kpatch`: one a case, in the order of their names, with directives in comments.
 //!
-//! * `# boot: ARGUMENTS`: runs in a boot of its own, with these words on the kernel's command line.
+//! * `# boot: ARGUMENTS`: runs in another boot than most, with these words on the kernel's command line.
 //! * `# key: enrolled`: the kernel of that boot trusts the tests' key.
 //! * `# then: reboot` and `# then: off`: what becomes of a whole system after it.
 
@@ -26,7 +26,7 @@ pub(super) struct Script {
     pub(super) name: String,
     /// For the shell.
     pub(super) text: String,
-    /// Words on the kernel's command line, where it wants a boot of its own.
+    /// Words on the kernel's command line, where it wants another boot than most.
     pub(super) boot: Option<String>,
     /// Its kernel trusts the tests' key.
     pub(super) enrolled: bool,

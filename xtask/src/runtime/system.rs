@@ -10,6 +10,7 @@ use super::{Bench, Judged, module, run_tool};
 use crate::dist;
 use crate::error::Result;
 use crate::guest::{self, Case, Options};
+use crate::kernels;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,7 +31,7 @@ const SIZE: u32 = 1600;
 const VERSIONS: [(&str, &[&str]); 2] = [("1-1", &["one"]), ("2-1", &["one", "two"])];
 
 /// Builds everything and runs it.
-pub(super) fn run(bench: Bench<'_>) -> Result<Vec<Judged>> {
+pub(super) fn run(bench: &Bench<'_>) -> Result<Vec<Judged>> {
     let work = bench.work.join("system");
     if work.exists() {
         fs_err::remove_dir_all(&work)?;
@@ -68,7 +69,7 @@ pub(super) fn run(bench: Bench<'_>) -> Result<Vec<Judged>> {
 
 /// Fills the directory that is `/shared` in the system: a repository for each state of the world (`0`: the tools and
 /// the empty version; each further number adds a version of the patch), the rpm packages, and a foreign module.
-fn packages(bench: Bench<'_>, shared: &Path) -> Result<()> {
+fn packages(bench: &Bench<'_>, shared: &Path) -> Result<()> {
     let mut known = vec![dist::write_deb(&dist::kpatch()?, shared)?];
     fs_err::create_dir_all(shared.join("rpm"))?;
     dist::write_rpm(&dist::kpatch()?, &shared.join("rpm"))?;
@@ -152,10 +153,11 @@ fn stages(scripts: &[Script], shared: &Path) -> Result<()> {
 }
 
 /// The root file system, and the initramfs that initramfs-tools made in it. They are made once for a kernel.
-fn root(bench: Bench<'_>) -> Result<(PathBuf, PathBuf)> {
+fn root(bench: &Bench<'_>) -> Result<(PathBuf, PathBuf)> {
     let release = &bench.kernel.release;
     let directory = crate::target_directory().join("system");
-    let name = bench.image.file_stem().unwrap_or_default().to_string_lossy();
+    let image_package = kernels::image_package(bench.resolved, &bench.builder.cache)?;
+    let name = image_package.file_stem().unwrap_or_default().to_string_lossy();
     let (image, initrd) =
         (directory.join(format!("{name}.img")), directory.join(format!("initrd.img-{release}")));
     if image.exists() && initrd.exists() {
@@ -169,9 +171,9 @@ fn root(bench: Bench<'_>) -> Result<(PathBuf, PathBuf)> {
     fs_err::write(&test, UNIT)?;
     fs_err::write(&early, EARLY)?;
     let show = |path: &Path| dist::quoted(path);
-    let package = bench.image.file_name().unwrap_or_default().to_string_lossy();
+    let package = image_package.file_name().unwrap_or_default().to_string_lossy();
     let hooks = [
-        format!("copy-in {} /tmp", show(bench.image)),
+        format!("copy-in {} /tmp", show(&image_package)),
         format!("chroot \"$1\" apt-get -qq install --no-install-recommends -y /tmp/{package}"),
         format!("copy-out /boot/initrd.img-{release} {}", show(&directory)),
         "rm -f \"$1\"/tmp/*.deb \"$1\"/boot/initrd.img*".to_owned(),

@@ -2,6 +2,7 @@
 
 mod altered;
 mod commands;
+mod control;
 mod enrolled;
 mod keys;
 mod script;

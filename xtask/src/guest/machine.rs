@@ -79,7 +79,8 @@ pub(super) fn boot(kernel: &Kernel, media: Media<'_>, directory: &Path, options:
 
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args(["-accel", "tcg", "-cpu", &options.processor])
+        .args(["-accel", if options.one_thread { "tcg,thread=single" } else { "tcg" }])
+        .args(["-cpu", &options.processor])
         .args(["-m", &options.memory.to_string(), "-smp", &options.processors.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none"])
         .args([

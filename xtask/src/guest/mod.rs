@@ -121,7 +121,15 @@ impl Outcome {
     pub(crate) fn passed(&self) -> bool {
         self.failures.is_empty()
     }
+
+    /// Whether the machine died, or hung, in the middle of it.
+    pub(crate) fn died(&self) -> bool {
+        self.failures.iter().any(|failure| failure.step == DEATH)
+    }
 }
+
+/// What [`Failure::step`] is where the machine died.
+const DEATH: &str = "guest";
 
 /// One thing that was not as it should be.
 #[derive(Debug, Clone)]
@@ -149,6 +157,8 @@ impl std::fmt::Display for Failure {
 pub(crate) struct Options {
     /// Virtual processors.
     pub(crate) processors: u32,
+    /// One thread of the host for all of them: slower, and no processor sees what another has half written.
+    pub(crate) one_thread: bool,
     /// What QEMU calls their model.
     pub(crate) processor: String,
     /// Memory in MiB.
@@ -181,6 +191,7 @@ impl Options {
     pub(crate) fn new(logs: PathBuf) -> Self {
         Self {
             processors: 1,
+            one_thread: false,
             // Without cx16: TCG's emulation of an unlocked cmpxchg16b lets 6.12 die at random.
             processor: "max,-cx16".to_owned(),
             memory: 1024,
@@ -236,7 +247,7 @@ pub(crate) fn run_disks(
     run.take(kernel, cases, &boot, options)?;
     for case in &cases[run.outcomes.len().min(cases.len())..] {
         let failure = Failure {
-            step: "guest".to_owned(),
+            step: DEATH.to_owned(),
             reason: format!("never begun: {}", boot.end.describe(options)),
             output: Vec::new(),
         };
@@ -307,7 +318,7 @@ fn judge(
             failures.extend(log::check(&log, &case.log, &case.warnings));
             if !reported.finished {
                 failures.push(Failure {
-                    step: "guest".to_owned(),
+                    step: DEATH.to_owned(),
                     reason: boot.end.describe(options),
                     output: Vec::new(),
                 });
@@ -329,7 +340,7 @@ fn judge(
         && let Some(last) = outcomes.last_mut()
     {
         last.failures.push(Failure {
-            step: "guest".to_owned(),
+            step: DEATH.to_owned(),
             reason: format!("after the case: {}", boot.end.describe(options)),
             output: Vec::new(),
         });

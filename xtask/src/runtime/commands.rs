@@ -1,12 +1,13 @@
 //! Every command against the real sysfs: each script of `test-patches/kpatch`, as many as possible in one boot.
 
 use super::altered::altered;
+use super::control;
 use super::enrolled;
 use super::keys::Keys;
 use super::script::{self, Script};
 use super::{Bench, Judged, module, run_tool};
 use crate::error::{Error, Result};
-use crate::guest::{self, Case, Options};
+use crate::guest::{Case, Options};
 use crate::kernels;
 use crate::modules::Modules;
 use crate::programs;
@@ -30,6 +31,9 @@ const ORDINARY: &str = "dummy";
 
 /// What the names of these cases begin with.
 pub(super) const PREFIX: &str = "kpatch:";
+
+/// What a line of a script begins with that is told.
+const FIGURE: &str = "figure: ";
 
 /// Virtual processors.
 const PROCESSORS: u32 = 2;
@@ -93,8 +97,14 @@ fn one(
         let vmlinux = kernels::vmlinux(bench.resolved)?;
         enrolled::enroll(&vmlinux, &prepared.keys.certificate, &kernel.vmlinuz)?;
     }
-    let run = guest::run(&kernel, &boot.cases, &options)?;
-    Ok(run.outcomes.iter().map(|outcome| (outcome.name.clone(), script::failures(outcome))).collect())
+    let mut judged = Vec::new();
+    for outcome in control::run(&kernel, &boot.cases, &options)? {
+        for figure in outcome.output.iter().filter_map(|line| line.strip_prefix(FIGURE)) {
+            println!("  {}: {figure}", outcome.name);
+        }
+        judged.push((outcome.name.clone(), script::failures(&outcome)));
+    }
+    Ok(judged)
 }
 
 /// What the scripts find in `/shared`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::Context;
 use super::fake::{Fake, RELEASE, Said};
 use super::*;
 use crate::model::state::Phase;
@@ -237,6 +238,18 @@ fn installing() {
     let (result, said) = fake.run(false, |cx| info::run(cx, Path::new("one")));
     result.unwrap();
     assert!(said.out.contains("loaded, not installed"), "{said:?}");
+}
+
+#[test]
+fn what_has_nothing_to_do_leaves_nothing() {
+    let mut fake = Fake::new();
+    let look = |cx: &mut Context<'_>| {
+        let error = super::uninstall::run(cx, "two", None).unwrap_err();
+        assert_eq!(error.code(), "not-installed");
+        assert!(!cx.root.path("/var/lib/kpatch").exists());
+        Ok(())
+    };
+    fake.run(false, look).0.unwrap();
 }
 
 #[test]

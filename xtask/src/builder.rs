@@ -88,14 +88,15 @@ impl Builder {
         modules_in(output)?.pop().ok_or_else(|| failed("it left no module".to_owned()))
     }
 
-    /// Starts a build and stops it with a signal after a while. What it left in `output` must be nothing.
+    /// Starts a build and stops it with a signal after a while. What it left in `output` must be nothing. None: it was over
+    /// before.
     pub(crate) fn interrupt(
         &self,
         patches: &[PathBuf],
         output: &Path,
         after: Duration,
         signal: Signal,
-    ) -> Result<Vec<PathBuf>> {
+    ) -> Result<Option<Vec<PathBuf>>> {
         empty_directory(output)?;
         let words: Vec<OsString> = patches.iter().map(|path| path.clone().into_os_string()).collect();
         let failed = |reason: String| Error::Command { command: "kpatch-build".to_owned(), reason };
@@ -108,8 +109,8 @@ impl Builder {
             .map_err(|error| failed(error.to_string()))?;
         std::thread::sleep(after);
         self::signal(&handle, signal);
-        handle.wait().map_err(|error| failed(error.to_string()))?;
-        modules_in(output)
+        let run = handle.wait().map_err(|error| failed(error.to_string()))?;
+        if run.status.success() { Ok(None) } else { modules_in(output).map(Some) }
     }
 
     /// Makes a module of the patches in `output`, which is emptied first.

@@ -183,9 +183,9 @@ pub(crate) fn run(
         cases.push(case);
     }
     let mut options = guest::Options::new(directory.join("logs").join("sabotage"));
-    // Nothing here takes long unless it never ends.
-    options.test_limit = Duration::from_secs(10);
-    options.transition_limit = Duration::from_secs(10);
+    // Nothing here takes long unless it never ends, even while the next series is built.
+    options.test_limit = Duration::from_secs(20);
+    options.transition_limit = Duration::from_secs(20);
     options.slack = Duration::from_secs(20);
     let run = guest::run(bootable, &cases, &options)?;
     let judged = SABOTAGES.iter().zip(&run.outcomes).map(|(sabotage, outcome)| {

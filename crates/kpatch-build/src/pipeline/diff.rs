@@ -84,7 +84,11 @@ pub fn run(
                 let (unit, bytes, report) = (unit.object.clone(), extract.bytes, extract.report);
                 found.extracts.push(Extract { unit, bytes, report });
             }
-            _ => events(Event::Unchanged { unit: unit.object.clone() }),
+            Ok(Outcome::Unchanged(report)) => {
+                warn(unit, &report, events);
+                events(Event::Unchanged { unit: unit.object.clone() });
+            }
+            Err(_) => {}
         }
     }
     if !errors.is_empty() {
@@ -263,6 +267,11 @@ fn tell(unit: &Unit, report: &Report, events: Events<'_>) {
     for name in &report.line_only {
         events(changed(Change::LinesOnly, name));
     }
+    warn(unit, report, events);
+}
+
+/// Tells what the differ remarked. Of a unit without a change it says what is left out, such as an export.
+fn warn(unit: &Unit, report: &Report, events: Events<'_>) {
     for warning in &report.warnings {
         events(Event::warning(format!("{}: {warning}", unit.object.display())));
     }

@@ -99,6 +99,29 @@ pub struct Input<'a> {
     pub options: Options<'a>,
 }
 
+impl<'a> Input<'a> {
+    /// Two versions of a unit of vmlinux that goes by no name, with default choices; the rest is set where it
+    /// matters.
+    pub fn new(
+        [original, patched]: [&'a [u8]; 2],
+        shipped: &'a SymbolTable<'a>,
+        exports: &'a Symvers,
+        sizes: &'a EntrySizes,
+    ) -> Input<'a> {
+        Input {
+            original,
+            patched,
+            unit: "unit.o",
+            object: kpatch_elf::klp::VMLINUX,
+            shipped,
+            exports,
+            sizes,
+            source_trees: &[],
+            options: Options::default(),
+        }
+    }
+}
+
 /// What a comparison comes to.
 #[derive(Debug)]
 pub enum Outcome {

@@ -71,16 +71,10 @@ fn run(pair: &Pair, what: &str, original: &[u8], patched: &[u8]) -> bool {
     MEMORY.reset_peak_usage();
     let start = Instant::now();
     let good = {
+        let (exports, sizes) = (Symvers::default(), EntrySizes::builtin(pair.machine));
         let input = Input {
-            original,
-            patched,
-            unit: "unit.o",
-            object: "vmlinux",
-            shipped: &table,
-            exports: &Symvers::default(),
-            sizes: &EntrySizes::builtin(pair.machine),
             options: Options { make_entry_table: true, instructions: true, ..Options::default() },
-            source_trees: &[],
+            ..Input::new([original, patched], &table, &exports, &sizes)
         };
         match diff(&input) {
             Ok(Outcome::Unchanged(_)) => true,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use create_diff_object::{EntrySizes, Input, Options, Outcome, diff};
+use create_diff_object::{EntrySizes, Input, Outcome, diff};
 use kbuild::symtab::SymbolTable;
 use kbuild::symvers::Symvers;
 use kpatch_elf::Object;
@@ -41,17 +41,8 @@ fn sections_beyond_the_header_s_count_are_read_and_written() {
 
     let shipped = SymbolTable::from_elf(&original).unwrap();
     let exports = Symvers::parse(b"").unwrap();
-    let input = Input {
-        original: &original,
-        patched: &patched,
-        unit: "unit.o",
-        object: "vmlinux",
-        shipped: &shipped,
-        exports: &exports,
-        sizes: &EntrySizes::default(),
-        source_trees: &[],
-        options: Options::default(),
-    };
+    let sizes = EntrySizes::default();
+    let input = Input::new([&original, &patched], &shipped, &exports, &sizes);
     let Ok(Outcome::Extract(extract)) = diff(&input) else { panic!("no extract") };
     assert_eq!(extract.report.changed, [format!("f{}", FUNCTIONS - 1)]);
     assert!(extract.report.new.is_empty());

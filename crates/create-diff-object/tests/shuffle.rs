@@ -142,16 +142,10 @@ fn is_numbered_static(symbol: &Symbol<'_>) -> bool {
 
 fn compare(original: &[u8], patched: &[u8], sizes: &EntrySizes) -> (u8, Report) {
     let table = SymbolTable::from_elf(original).unwrap();
+    let exports = Symvers::default();
     let input = Input {
-        original,
-        patched,
-        unit: "unit.o",
-        object: "vmlinux",
-        shipped: &table,
-        exports: &Symvers::default(),
-        sizes,
-        source_trees: &[],
         options: Options { make_entry_table: true, ..Options::default() },
+        ..Input::new([original, patched], &table, &exports, sizes)
     };
     match diff(&input) {
         Ok(Outcome::Unchanged(report)) => (3, report),

@@ -47,16 +47,11 @@ fn extract(original_tree: &Path, patched_tree: &Path, patched: &str) -> Option<V
     let (original, patched) = (compile(original_tree, UNIT), compile(patched_tree, patched));
     let table = SymbolTable::from_elf(&original).unwrap();
     let trees = [original_tree, patched_tree].map(|tree| format!("{}/", tree.display()));
+    let (exports, sizes) = (Symvers::default(), EntrySizes::builtin(Machine::X86_64));
     let input = Input {
-        original: &original,
-        patched: &patched,
-        unit: "net/unit.o",
-        object: "vmlinux",
-        shipped: &table,
-        exports: &Symvers::default(),
-        sizes: &EntrySizes::builtin(Machine::X86_64),
         source_trees: &trees.each_ref().map(String::as_str),
         options: Options { make_entry_table: true, ..Options::default() },
+        ..Input::new([&original, &patched], &table, &exports, &sizes)
     };
     match diff(&input).unwrap() {
         Outcome::Extract(extract) => Some(extract.bytes),

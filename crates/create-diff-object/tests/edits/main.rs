@@ -12,7 +12,7 @@ mod toolchains;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use create_diff_object::{EntrySizes, Input, Options, Outcome, diff};
+use create_diff_object::{EntrySizes, Input, Outcome, diff};
 use kbuild::symtab::SymbolTable;
 use kbuild::symvers::Symvers;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -87,18 +87,8 @@ fn try_one(toolchain: &Toolchain, seed: u64) -> Result<(), String> {
 fn compare(original: &[u8], patched: &[u8], expected: &BTreeSet<String>, more: bool) -> Result<(), String> {
     let shipped = SymbolTable::from_elf(original).map_err(|error| error.to_string())?;
     let exports = Symvers::parse(b"").map_err(|error| error.to_string())?;
-    let input = Input {
-        original,
-        patched,
-        unit: "unit.o",
-        object: "vmlinux",
-        shipped: &shipped,
-        exports: &exports,
-        sizes: &EntrySizes::default(),
-        source_trees: &[],
-        options: Options::default(),
-    };
-    let report = match diff(&input) {
+    let sizes = EntrySizes::default();
+    let report = match diff(&Input::new([original, patched], &shipped, &exports, &sizes)) {
         Ok(Outcome::Unchanged(report)) => report,
         Ok(Outcome::Extract(extract)) => extract.report,
         Err(failure) => {

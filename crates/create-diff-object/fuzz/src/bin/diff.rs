@@ -26,16 +26,10 @@ fuzz_target!(|data: &[u8]| {
     let (original, patched) = split(data);
     let Ok(shipped) = SymbolTable::from_elf(original) else { return };
     let Ok(machine) = Object::read(original).map(|object| object.machine) else { return };
+    let (exports, sizes) = (Symvers::default(), EntrySizes::builtin(machine));
     let input = Input {
-        original,
-        patched,
-        unit: "unit.o",
-        object: "vmlinux",
-        shipped: &shipped,
-        exports: &Symvers::default(),
-        sizes: &EntrySizes::builtin(machine),
         options: Options { make_entry_table: true, instructions: true, ..Options::default() },
-        source_trees: &[],
+        ..Input::new([original, patched], &shipped, &exports, &sizes)
     };
     match diff(&input) {
         Ok(Outcome::Unchanged(_)) => {}

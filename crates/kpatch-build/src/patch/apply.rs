@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use bstr::ByteSlice;
 
 use super::kind::classify;
-use super::parse::{Action, FilePatch, Hunk, Line, LineKind};
-use super::{Patched, Touched};
+use super::{Action, FilePatch, Hunk, Line, LineKind, Patched, Touched};
 use crate::error::Error;
 use crate::events::Phase;
 

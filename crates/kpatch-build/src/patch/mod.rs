@@ -4,16 +4,21 @@
 //! be reported with its line in the patch file, and a hostile patch must not reach outside the tree.
 
 mod apply;
+mod change;
 mod kind;
+mod name;
 mod parse;
+mod problem;
 mod rename;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use apply::Moved;
+pub use change::{Action, FilePatch, Hunk, Line, LineKind};
 pub use kind::{FileKind, classify};
-pub use parse::{Action, FilePatch, Hunk, Line, LineKind, ParseError, Problem, parse};
+pub use parse::parse;
+pub use problem::{ParseError, Problem};
 
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};

@@ -187,3 +187,23 @@ fn units_are_located_by_the_shipped_kernel() {
         "no option, no command: that it does not compile does not matter"
     );
 }
+
+#[test]
+fn a_hostile_makefile_writes_into_its_tree_only() {
+    let kernel = Kernel::new("#define OFFSET 8\n");
+    let path = kernel.path("src/Makefile");
+    let here = kernel.dir.path().display().to_string();
+    let hostile = format!(
+        "x := $(shell echo hostile > {here}/outside; echo hostile > {here}/src/init/main.c; rm -f {here}/src/net/proto.c)\n\
+         y := $(shell echo hostile > $(O)/inside)\n"
+    );
+    fs::write(&path, format!("{hostile}{}", fs::read_to_string(&path).unwrap())).unwrap();
+    let sources = ["src/init/main.c", "src/net/proto.c"].map(|name| fs::read(kernel.path(name)).unwrap());
+    let tree = kernel.open("1").unwrap();
+    tree.commands(&units(&["init/main.c"])).unwrap();
+    tree.generate(&units(&["init/main.c"])).unwrap();
+    assert!(tree.path().join("inside").exists(), "it was run");
+    assert!(!kernel.path("outside").exists());
+    let after = ["src/init/main.c", "src/net/proto.c"].map(|name| fs::read(kernel.path(name)).unwrap());
+    assert_eq!(after, sources);
+}

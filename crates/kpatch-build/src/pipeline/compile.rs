@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use super::overlay::Overlay;
 use super::plan::Unit;
+use super::reads;
 use crate::cache::{Cache, CacheError, Key, KeyBuilder, Lookup};
 use crate::error::Error;
 use crate::events::{Event, Events, Phase};
@@ -300,11 +301,7 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
     }
     // Only the compiler knows what it reads.
     let rule = output.with_extension("d");
-    let command = match missing {
-        Some(_) => command.with_dependency_file(&rule),
-        None => command,
-    };
-    let command = command.with_output(&output);
+    let command = command.with_dependency_file(&rule).with_output(&output);
     let words: Vec<String> = context.launcher.iter().cloned().chain(command.words()).collect();
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::new(Phase::Compile, "command", "the unit's command line is empty"));
@@ -320,10 +317,14 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
                 .remedy("install the kernel's compiler, or let --build-root auto make a root that has it"));
         }
     }
+    let rule = fs_err::read(&rule).map_err(io)?;
+    let rule = String::from_utf8_lossy(&rule);
+    if job.variant == Variant::Patched {
+        reads::check(context, job.unit, &command, &rule)?;
+    }
     if let Some(missing) = missing {
         let object = fs_err::read(&output).map_err(io)?;
-        let rule = fs_err::read(&rule).map_err(io)?;
-        let files = listed_files(&String::from_utf8_lossy(&rule)).into_iter();
+        let files = listed_files(&rule).into_iter();
         let files = files.map(|file| context.on_host(Path::new(&file)));
         context.cache.store(missing, files, &object).map_err(|error| cache_error(&error))?;
     }

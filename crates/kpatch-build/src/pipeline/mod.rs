@@ -19,6 +19,7 @@ pub mod preprocess;
 pub mod prototypes;
 pub mod prove;
 pub mod publish;
+pub mod reads;
 pub mod resolve;
 pub mod shipped;
 pub mod sign;

@@ -219,6 +219,9 @@ impl Item {
     }
 
     fn stamp(&self) -> Result<(), StoreError> {
+        // Else a power cut may leave the stamp without the files that it vouches for.
+        let item = File::open(&self.path).map_err(StoreError::io("open", &self.path))?;
+        rustix::fs::syncfs(&item).map_err(|error| StoreError::io("sync", &self.path)(error.into()))?;
         write(&self.beside(".stamp"), self.key.as_bytes())
     }
 

@@ -124,7 +124,7 @@ impl Outcome {
 
     /// Whether the machine died, or hung, in the middle of it.
     pub(crate) fn died(&self) -> bool {
-        self.failures.iter().any(|failure| failure.step == DEATH)
+        self.failures.iter().any(Failure::is_death)
     }
 }
 
@@ -140,6 +140,13 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     /// Output of the program that failed, or the lines of the kernel log.
     pub(crate) output: Vec<String>,
+}
+
+impl Failure {
+    /// Whether it is that the machine died, or hung.
+    pub(crate) fn is_death(&self) -> bool {
+        self.step == DEATH
+    }
 }
 
 impl std::fmt::Display for Failure {

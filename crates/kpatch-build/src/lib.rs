@@ -16,6 +16,7 @@ pub mod mentions;
 pub mod options;
 pub mod originals;
 pub mod patch;
+pub mod phase;
 pub mod pipeline;
 pub mod prove;
 pub mod report;

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::args::CacheAction;
 use crate::cache::{Cache, CacheError};
 use crate::error::Error;
-use crate::events::Phase;
+use crate::phase::Phase;
 use crate::workspace::Workspace;
 
 /// What was found or done.

@@ -10,7 +10,7 @@ use kernel_artifacts::settings::BuildRootChoice;
 use crate::args::{Args, Color, PackageFormat};
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::events::Phase;
+use crate::phase::Phase;
 use crate::settings::FileSettings;
 
 /// Everything the pipeline needs to know.

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::events::Phase;
+use crate::phase::Phase;
 
 /// Name of the file.
 const FILE_NAME: &str = "kpatch-build.toml";

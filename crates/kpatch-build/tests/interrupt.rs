@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use kbuild::root::{Root, RunError};
 use kpatch_build::cli;
 use kpatch_build::error::Error;
-use kpatch_build::events::{Events, Phase};
+use kpatch_build::events::Events;
 use kpatch_build::options::Options;
+use kpatch_build::phase::Phase;
 use kpatch_build::workspace::Workspace;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 

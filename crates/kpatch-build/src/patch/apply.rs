@@ -12,7 +12,7 @@ use bstr::ByteSlice;
 use super::kind::classify;
 use super::{Action, FilePatch, Hunk, Line, LineKind, Patched, Touched};
 use crate::error::Error;
-use crate::events::Phase;
+use crate::phase::Phase;
 
 /// A hunk that applies, but not exactly as it says.
 #[derive(Clone, Debug, PartialEq, Eq)]

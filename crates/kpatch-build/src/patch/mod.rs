@@ -21,7 +21,8 @@ pub use parse::parse;
 pub use problem::{ParseError, Problem};
 
 use crate::error::Error;
-use crate::events::{Event, Events, Phase};
+use crate::events::{Event, Events};
+use crate::phase::Phase;
 
 /// A patch file as the user gave it.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::error::Error as RunError;
-use crate::events::Phase;
+use crate::phase::Phase;
 
 /// A patch file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

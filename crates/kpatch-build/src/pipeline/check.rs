@@ -16,7 +16,8 @@ use super::plan::Unit;
 use super::resolve::Resolved;
 use super::shipped::{self, ShippedBytes, Tables};
 use crate::error::Error;
-use crate::events::{Events, Phase};
+use crate::events::Events;
+use crate::phase::Phase;
 
 /// What the module is checked against.
 pub struct Context<'a> {

@@ -19,9 +19,10 @@ use super::plan::Unit;
 use super::reads;
 use crate::cache::{Cache, CacheError, Key, KeyBuilder, Lookup};
 use crate::error::Error;
-use crate::events::{Event, Events, Phase};
+use crate::events::{Event, Events};
 use crate::originals::Originals;
 use crate::patch::{FileKind, FilePatch, PatchFile, Patched};
+use crate::phase::Phase;
 
 /// What a unit is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,7 +4,7 @@ use klp_module::ModuleManifest;
 use klp_module::convert;
 
 use crate::error::Error;
-use crate::events::Phase;
+use crate::phase::Phase;
 
 /// Gives the module its livepatch symbols and relocations.
 pub fn run(module: &[u8], manifest: &ModuleManifest) -> Result<Vec<u8>, Vec<Error>> {

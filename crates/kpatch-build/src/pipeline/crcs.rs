@@ -17,7 +17,8 @@ use super::overlay::Overlay;
 use super::places;
 use super::plan::Unit;
 use crate::error::Error;
-use crate::events::{Event, Events, Phase};
+use crate::events::{Event, Events};
+use crate::phase::Phase;
 
 /// kbuild's program, below the object tree.
 const GENKSYMS: &str = "scripts/genksyms/genksyms";

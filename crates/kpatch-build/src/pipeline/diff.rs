@@ -16,9 +16,10 @@ use super::shipped::{ShippedBytes, Tables};
 use crate::cache::{Cache, KeyBuilder};
 use crate::callers;
 use crate::error::Error;
-use crate::events::{Change, Event, Events, Phase};
+use crate::events::{Change, Event, Events};
 use crate::layout::Place;
 use crate::options::Skip;
+use crate::phase::Phase;
 
 /// What changed in one unit.
 pub struct Extract {

@@ -10,9 +10,10 @@ use super::compile::{Objects, Variant};
 use super::overlay::Overlay;
 use super::plan::Unit;
 use crate::error::Error;
-use crate::events::{Event, Events, Phase};
+use crate::events::{Event, Events};
 use crate::layout::{self, LayoutChange, Types};
 use crate::loaded::changed_functions;
+use crate::phase::Phase;
 
 /// A changed structure, with all that use it.
 struct Found<'u> {

@@ -8,7 +8,7 @@ use super::overlay::Overlay;
 use super::places;
 use super::plan::Unit;
 use crate::error::Error;
-use crate::events::Phase;
+use crate::phase::Phase;
 
 /// Links the extracts of all units.
 pub fn run<'e>(

@@ -35,11 +35,12 @@ use klp_module::link::Linked;
 
 use crate::cache::Cache;
 use crate::error::{self, Error};
-use crate::events::{Event, Events, Phase, Step, phase};
+use crate::events::{Event, Events, Step, phase};
 use crate::launcher;
 use crate::options::Options;
 use crate::originals::{self, Originals};
 use crate::patch::{self, PatchFile};
+use crate::phase::Phase;
 use crate::split;
 use crate::workspace::Workspace;
 use compile::{Objects, Variant};

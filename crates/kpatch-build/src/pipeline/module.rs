@@ -10,7 +10,8 @@ use klp_module::objtool;
 
 use super::plan::Unit;
 use crate::error::Error;
-use crate::events::{Event, Events, Phase};
+use crate::events::{Event, Events};
+use crate::phase::Phase;
 
 /// What making the module needs.
 pub struct Input<'a> {

@@ -59,7 +59,7 @@ fn of_makefile(
     };
     let path = kernel.tree.source().join(makefile);
     let original =
-        fs_err::read(&path).map_err(|e| vec![Error::io(crate::events::Phase::Plan, "read", &path)(e)])?;
+        fs_err::read(&path).map_err(|e| vec![Error::io(crate::phase::Phase::Plan, "read", &path)(e)])?;
     let line = |line: usize| u32::try_from(line).unwrap_or(u32::MAX);
     // Its makefile must say of a renamed file that it takes the old one's place.
     let seen = RefCell::new(followed);

@@ -11,8 +11,8 @@ use super::publish;
 use super::resolve::Resolved;
 use crate::args::PackageFormat;
 use crate::error::Error;
-use crate::events::Phase;
 use crate::options::{Options, Packaging};
+use crate::phase::Phase;
 
 /// A package's file: name and bytes.
 pub type Made = (String, Vec<u8>);

@@ -12,9 +12,10 @@ use kpatch_elf::klp::VMLINUX;
 use super::resolve::tree_error;
 use super::{new_units, plain};
 use crate::error::Error;
-use crate::events::{Event, Events, Phase};
+use crate::events::{Event, Events};
 use crate::options::Options;
 use crate::patch::{FileKind, Patched};
+use crate::phase::Phase;
 
 /// A unit of the plan.
 #[derive(Clone, Debug)]

@@ -19,9 +19,10 @@ use super::plan::{self, Unit};
 use super::resolve::tree_error;
 use crate::cache::{Key, KeyBuilder};
 use crate::error::{self, Error};
-use crate::events::{Event, Events, Phase};
+use crate::events::{Event, Events};
 use crate::originals::Original;
 use crate::patch::{FileKind, Patched};
+use crate::phase::Phase;
 use crate::slice;
 
 /// Keeps the units that see a change, of `considered` ones that may. Units that patches touch themselves stay without being asked; what kbuild

@@ -19,7 +19,8 @@ use super::plan::Unit;
 use super::shipped::{ShippedBytes, Tables};
 use crate::callers;
 use crate::error::Error;
-use crate::events::{Event, Events, Phase};
+use crate::events::{Event, Events};
+use crate::phase::Phase;
 
 /// What a unit says about a function.
 #[derive(Clone, Debug, PartialEq, Eq)]

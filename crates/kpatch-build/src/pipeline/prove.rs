@@ -8,7 +8,8 @@ use kpatch_elf::Object;
 use super::compile::{Objects, Variant};
 use super::plan::Unit;
 use crate::error::Error;
-use crate::events::{Event, Events, Phase};
+use crate::events::{Event, Events};
+use crate::phase::Phase;
 use crate::prove::{Proof, Shipped, Verdict, prove};
 
 /// The shipped file of each object that is patched, with its symbols, by object name.

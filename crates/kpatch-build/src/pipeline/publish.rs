@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::events::Phase;
+use crate::phase::Phase;
 
 /// Writes the module as `NAME.ko` into the directory. A module of that name is replaced in one step.
 pub fn run(directory: &Path, name: &str, module: &[u8]) -> Result<PathBuf, Error> {

@@ -8,7 +8,7 @@ use kbuild::command::{CompileCommand, absolute, listed_files};
 use super::compile::Context;
 use super::plan::Unit;
 use crate::error::Error;
-use crate::events::Phase;
+use crate::phase::Phase;
 
 /// Refuses a unit that has read something else. `rule` is what the compiler wrote about it (`-MD`).
 pub fn check(context: &Context<'_>, unit: &Unit, command: &CompileCommand, rule: &str) -> Result<(), Error> {

@@ -10,8 +10,9 @@ use kbuild::units::UnitList;
 use kernel_artifacts::{Headers, Kernel, PackageRecord};
 
 use crate::error::Error;
-use crate::events::{Event, Events, Phase, Step};
+use crate::events::{Event, Events, Step};
 use crate::options::Options;
+use crate::phase::Phase;
 
 /// The kernel with its source; everything else is unpacked when a later phase asks.
 pub struct Resolved {

@@ -16,8 +16,9 @@ use super::plan::Unit;
 use super::prove::ShippedFiles;
 use super::resolve::{self, forward, kernel_error};
 use crate::error::Error;
-use crate::events::{Events, Phase};
+use crate::events::Events;
 use crate::mapped::Mapped;
+use crate::phase::Phase;
 
 /// The files of the shipped kernel, mapped or in memory. Symbol tables borrow from them, see [`Tables`].
 pub struct ShippedBytes {

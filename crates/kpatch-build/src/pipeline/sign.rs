@@ -7,8 +7,8 @@ use kbuild::root::{Root, RunError};
 
 use super::resolve::Resolved;
 use crate::error::Error;
-use crate::events::Phase;
 use crate::options::Signing;
+use crate::phase::Phase;
 
 /// Where the program stands in the object tree.
 const PROGRAM: &str = "scripts/sign-file";

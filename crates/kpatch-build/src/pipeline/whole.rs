@@ -20,9 +20,10 @@ use rayon::prelude::*;
 use super::overlay::PatchedFiles;
 use super::resolve::{self, Resolved, forward, kernel_error};
 use crate::error::{Code, Error};
-use crate::events::{Event, Events, Phase};
+use crate::events::{Event, Events};
 use crate::loaded;
 use crate::options::{Options, Target};
+use crate::phase::Phase;
 
 /// Two builds of one kernel.
 #[derive(Debug)]

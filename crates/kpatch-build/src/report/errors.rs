@@ -140,7 +140,7 @@ fn excerpt(error: &Error) -> Option<(NamedSource<String>, SourceSpan)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::Phase;
+    use crate::phase::Phase;
 
     #[test]
     fn an_error_with_everything() {

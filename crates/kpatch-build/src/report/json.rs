@@ -8,8 +8,9 @@ use serde::Serialize;
 use super::time::Times;
 use super::{Outcome, Reporter};
 use crate::error::Error;
-use crate::events::{Change, Event, Phase, Step};
-use crate::split::Part;
+use crate::events::{Change, Event, Step};
+use crate::phase::Phase;
+use crate::split::part::Part;
 
 /// Where the document goes.
 #[derive(Clone, Debug)]

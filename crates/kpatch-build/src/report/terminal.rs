@@ -9,8 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::lines::{self, Weight};
 use super::time::Times;
 use super::{Outcome, Output, Reporter, errors};
-use crate::events::{Event, Phase};
+use crate::events::Event;
 use crate::options::Display;
+use crate::phase::Phase;
 
 /// Lines without a bar: in a pipe, in a log, with `--quiet`.
 pub(super) struct Lines {

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::events::{Event, Phase};
+use crate::events::Event;
+use crate::phase::Phase;
 
 /// How long each phase took. A phase that runs in several parts is counted as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,30 +6,27 @@ use std::fmt::Write as _;
 
 use bstr::{BStr, ByteSlice};
 use kbuild::symtab::{ShippedKind, SymbolTable};
-use object::read::elf::ElfFile64;
+use kpatch_elf::Endian;
+use kpatch_elf::arch::{Flow, Machine};
+use object::read::elf::{ElfFile64, FileHeader as _};
 use object::{
-    Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionFlags,
+    Endian as _, Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget,
+    SectionFlags,
 };
 
 /// Functions that a message names; the others are counted.
 const NAMED: usize = 8;
 
-/// The length and the distance of a `call`, `jmp` or conditional jump of x86-64; between functions, only `jmp` is ever
-/// so short that its distance is one byte.
-fn branch(bytes: &[u8]) -> Option<(u64, i64)> {
-    let far = |rest: &[u8]| Some(i64::from(i32::from_le_bytes(*rest.first_chunk()?)));
-    match bytes {
-        [0xe8 | 0xe9, rest @ ..] => Some((5, far(rest)?)),
-        [0x0f, 0x80..=0x8f, rest @ ..] => Some((6, far(rest)?)),
-        [0xeb, distance, ..] => Some((2, i64::from(distance.cast_signed()))),
-        _ => None,
-    }
-}
-
 /// The functions of an object (vmlinux or a module) that call or jump to a function by its name, without itself. What
 /// cannot be read has none: this only makes a message clearer.
 pub fn callers(object: &[u8], symbols: &SymbolTable<'_>, function: &str) -> BTreeSet<String> {
     let Ok(file) = ElfFile64::<Endianness, &[u8]>::parse(object) else { return BTreeSet::new() };
+    let endian = file.endian();
+    let order = if endian.is_little_endian() { Endian::Little } else { Endian::Big };
+    let Some(machine) = Machine::from_elf(file.elf_header().e_machine(endian).0, order) else {
+        return BTreeSet::new();
+    };
+    let arch = machine.arch();
     let name: &BStr = function.as_bytes().as_bstr();
     let targets: BTreeSet<(Option<u32>, u64)> = symbols
         .named(name)
@@ -66,13 +63,19 @@ pub fn callers(object: &[u8], symbols: &SymbolTable<'_>, function: &str) -> BTre
         }
         let index = if symbols.is_module() { u32::try_from(section.index().0).ok() } else { None };
         let Ok(bytes) = section.data() else { continue };
-        for at in 0..bytes.len() {
-            let Some((length, distance)) = branch(&bytes[at..]) else { continue };
-            let next = section.address().wrapping_add(at as u64 + length);
-            let target = next.wrapping_add_signed(distance);
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let place = section.address().wrapping_add(at as u64);
+            let instruction = arch.instruction(rest);
+            at += usize::from(instruction.length);
+            let Some(distance) = instruction.distance.filter(|_| instruction.flow != Flow::Next) else {
+                continue;
+            };
             // A field that a relocation fills leads to the next instruction.
-            if targets.contains(&(index, target)) && next != target {
-                add(index, section.address().wrapping_add(at as u64));
+            if distance.target != i64::from(instruction.length)
+                && targets.contains(&(index, place.wrapping_add_signed(distance.target)))
+            {
+                add(index, place);
             }
         }
     }

@@ -41,15 +41,14 @@ pub fn run(readers: &Readers<'_>, units: Vec<Unit>) -> Result<Vec<Unit>, Vec<Err
 }
 
 impl Readers<'_> {
-    /// A header that comes or goes changes what names of files lead to.
+    /// A file that comes or goes and that others may include changes what names of files lead to.
     fn is_understood(&self) -> bool {
-        let headers = self.patched.of_kind(FileKind::Header);
-        let stays = |path: &Path| {
-            let touched = self.patched.touched.get(path);
-            touched.is_some_and(|touched| !touched.created)
-                && self.patched.files.get(path).is_some_and(Option::is_some)
-        };
-        self.patched.renamed.is_empty() && headers.into_iter().all(stays)
+        let mut included =
+            self.patched.touched.iter().filter(|(_, touched)| touched.kind != FileKind::Source);
+        self.patched.renamed.is_empty()
+            && included.all(|(path, touched)| {
+                !touched.created && self.patched.files.get(path).is_some_and(Option::is_some)
+            })
     }
 
     /// For each unit, whether it may see a change. What cannot be read may.

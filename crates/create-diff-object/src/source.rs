@@ -28,12 +28,21 @@ pub(crate) struct SourceMap<'a> {
     table: OnceCell<LineTable>,
 }
 
+/// A row of a line table: section, address, file, line; line 0 ends a sequence.
+type Row = (u32, u64, u32, u32);
+
+/// Rows go by their addresses. Of several for one address, as where an inlined function has left no instruction, the
+/// last in the table is that of the instruction, and the end of one sequence comes before the beginning of another.
+fn order(&(section, address, _, line): &Row) -> (u32, u64, bool) {
+    (section, address, line != 0)
+}
+
 /// The line table of an object, as far as it has one.
 #[derive(Clone, Debug, Default)]
 struct LineTable {
     files: Vec<String>,
-    /// Sorted by section and address: `(section, address, file, line)`; line 0 ends a sequence.
-    rows: Vec<(u32, u64, u32, u32)>,
+    /// Sorted by `order`.
+    rows: Vec<Row>,
 }
 
 /// Addresses of different sections are told apart by the section's number in the bits above these.
@@ -126,7 +135,7 @@ impl LineTable {
         if table.read_lines(object).is_err() {
             return LineTable::default();
         }
-        table.rows.sort_unstable();
+        table.rows.sort_by_key(order);
         table
     }
 
@@ -202,5 +211,23 @@ impl LineTable {
             return None;
         }
         Some(SourceLine { file: self.files.get(file as usize)?.clone(), line: u64::from(line) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_row_of_an_address_counts() {
+        let mut rows =
+            vec![(1, 0, 1, 10), (1, 4, 1, 11), (1, 4, 0, 12), (1, 8, 0, 13), (1, 4, 0, 0), (1, 8, 0, 0)];
+        rows.sort_by_key(order);
+        let map = LineTable { files: vec!["a.c".into(), "b.h".into()], rows };
+        let at = |place| map.at(SectionId(1), place).map(|line| line.to_string());
+        assert_eq!(at(3).as_deref(), Some("b.h:10"));
+        assert_eq!(at(4).as_deref(), Some("a.c:12"));
+        assert_eq!(at(8).as_deref(), Some("a.c:13"));
+        assert_eq!(map.at(SectionId(0), 4), None);
     }
 }

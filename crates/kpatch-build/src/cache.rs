@@ -279,13 +279,13 @@ fn remove(path: &Path) -> Result<(), CacheError> {
 mod tests {
     use super::*;
 
-    fn cache() -> (tempfile::TempDir, Cache) {
+    pub(super) fn cache() -> (tempfile::TempDir, Cache) {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path().join("objects")).unwrap();
         (dir, cache)
     }
 
-    fn key(text: &str) -> Key {
+    pub(super) fn key(text: &str) -> Key {
         KeyBuilder::new("test").field("text", text).finish()
     }
 

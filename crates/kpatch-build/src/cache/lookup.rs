@@ -162,17 +162,8 @@ fn result_key(command: Key, reads: &Reads) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::tests::{cache, key};
     use fs_err as fs;
-
-    fn cache() -> (tempfile::TempDir, Cache) {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(dir.path().join("objects")).unwrap();
-        (dir, cache)
-    }
-
-    fn key(text: &str) -> Key {
-        KeyBuilder::new("test").field("text", text).finish()
-    }
 
     /// A file that was written some time ago.
     fn settled(path: &Path, text: &str) {

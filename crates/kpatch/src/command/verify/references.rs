@@ -1,6 +1,7 @@
 //! The fields that the livepatch core filled in: each must hold the address that the symbol table gives.
 
 use kpatch_elf::Endian;
+use kpatch_elf::arch::Machine;
 
 use super::{Evidence, MACHINE, Verdict, Verified};
 use crate::command::Context;
@@ -8,7 +9,9 @@ use crate::edge::read;
 use crate::model::module::{KlpRelocation, PatchModule};
 use crate::model::x86_64::{self, Call};
 
-/// Calls through these trampolines are rewritten into direct ones when the module is loaded.
+/// Calls through these trampolines are rewritten into direct ones when the module is loaded: on x86-64 only. Elsewhere
+/// the trampoline alone is rewritten (arm64 with kCFI, 7.2: `HAVE_STATIC_CALL` without `HAVE_STATIC_CALL_INLINE`), or
+/// there are none, and the call is a reference as any other.
 const STATIC_CALL: &str = "__SCT__";
 
 /// Tables that the kernel sorts when it loads a module, with the size of their entries
@@ -94,7 +97,7 @@ fn resolved(
     if let Some((_, size)) = SORTED.iter().find(|(name, _)| *name == relocation.section) {
         return in_sorted_table(relocation, &field, start, *size, target, evidence);
     }
-    if relocation.symbol.starts_with(STATIC_CALL) {
+    if MACHINE == Some(Machine::X86_64) && relocation.symbol.starts_with(STATIC_CALL) {
         return static_call(at, symbol, evidence);
     }
     let bytes = evidence.bytes(at, field.width)?;

@@ -144,6 +144,11 @@ pub(crate) fn vmlinux(kernel: &Kernel) -> Result<PathBuf> {
     kernel.vmlinux(&tell).map_err(|error| failed(&error))
 }
 
+/// The text of the configuration.
+pub(crate) fn config(kernel: &Kernel) -> Result<String> {
+    Ok(fs_err::read_to_string(&kernel.config)?)
+}
+
 /// The files of all shipped modules that are not compressed.
 pub(crate) fn modules(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let modules = kernel.modules(&tell).map_err(|error| failed(&error))?;

@@ -3,7 +3,7 @@
 use super::altered::altered;
 use super::control;
 use super::enrolled;
-use super::keys::Keys;
+use super::keys::{Keys, Scheme};
 use super::script::{self, Script};
 use super::{Bench, Judged, module, run_tool};
 use crate::error::{Error, Result};
@@ -48,8 +48,9 @@ pub(super) struct Prepared {
 
 /// Builds everything.
 pub(super) fn prepare(bench: &Bench<'_>) -> Result<Prepared> {
-    let keys = Keys::make(bench.work, "ours")?;
-    let shared = shared(bench, &keys)?;
+    let scheme = Scheme::of(&kernels::config(bench.resolved)?);
+    let keys = Keys::make(bench.work, "ours", scheme)?;
+    let shared = shared(bench, &keys, scheme)?;
     Ok(Prepared { keys, shared })
 }
 
@@ -112,7 +113,7 @@ fn one(
 }
 
 /// What the scripts find in `/shared`.
-fn shared(bench: &Bench<'_>, keys: &Keys) -> Result<Vec<(String, Vec<u8>)>> {
+fn shared(bench: &Bench<'_>, keys: &Keys, scheme: Scheme) -> Result<Vec<(String, Vec<u8>)>> {
     let mut shared = vec![("kpatch".to_owned(), fs_err::read(programs::kpatch()?)?)];
     let mut make = |name: &str, patches: &[&str], arguments: &[&str]| {
         let path = module(bench, name, patches, &[&["-n", name], arguments].concat())?;
@@ -123,7 +124,7 @@ fn shared(bench: &Bench<'_>, keys: &Keys) -> Result<Vec<(String, Vec<u8>)>> {
         make(name, patches, arguments)?;
     }
     make("lp_signed", &["one"], &keys.arguments())?;
-    make("lp_stranger", &["one"], &Keys::make(bench.work, "stranger")?.arguments())?;
+    make("lp_stranger", &["one"], &Keys::make(bench.work, "stranger", scheme)?.arguments())?;
     shared.push(("kill-at".to_owned(), kill_at(bench.work)?));
     let one = shared[1].1.clone();
     shared.push(("lp_foreign.ko".to_owned(), altered(&one, &format!("vermagic={}", bench.kernel.release))?));

@@ -7,24 +7,28 @@
 //!
 //! Nothing is expanded and no condition is evaluated, so all that a text could come to counts:
 //! * a name that macros paste together from pieces is mentioned by whoever has one of the pieces where such a macro
-//!   takes it, if the others are at hand, too (`macros`);
+//!   takes it (`flow`), if the macros that the words around it lead to bring the others (`reach`);
 //! * a declaration that is not understood, a directive that acts on what follows it, and a definition that makes code
 //!   without being mentioned reach everybody who reads their file (`declared`);
 //! * so does a file whose brackets do not match, if it has one of the names (`chunks`).
 
 mod chunks;
 mod declared;
+mod flow;
 mod macros;
 mod pasting;
+mod reach;
 mod text;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use chunks::{Chunk, Chunks};
 use declared::Reach;
-use macros::Macros;
+use macros::{Macros, Options};
 use pasting::Pasting;
 use rayon::prelude::*;
+use reach::Makeable;
 use text::{WordMap, WordSet};
 
 use crate::slice::lexer::{Kind, Lexed};
@@ -39,6 +43,8 @@ pub struct Scan {
     words: Vec<u64>,
     /// Macros that the file defines, and that are not just constants.
     macros: Vec<Vec<u8>>,
+    /// Macros that the command line defines.
+    options: Vec<Vec<u8>>,
     /// What it includes in the middle of a declaration; all that it includes, if its brackets do not match.
     pub spliced: Vec<Include>,
     /// All that it includes.
@@ -73,7 +79,7 @@ pub fn scan<'o>(text: &[u8], options: impl IntoIterator<Item = &'o str>) -> Scan
         let define = as_directive(option);
         let lexed = Lexed::of(&define);
         chunks::words(&lexed, &lexed.tokens, &mut |word| scan.words.push(text::hash(word)));
-        scan.macros.push(define);
+        scan.options.push(define);
     }
     scan.spliced = cut.spliced.iter().map(|target| String::from_utf8_lossy(target).into_owned()).collect();
     scan.words.sort_unstable();
@@ -138,11 +144,14 @@ pub fn reached(
     for directive in texts.iter().flat_map(|text| &text.scan.macros).chain(of_units) {
         macros.add(directive);
     }
+    for option in units.iter().flat_map(|unit| &unit.options) {
+        macros.add_option(option);
+    }
     macros.follow();
     let mut closure = Closure::new(&texts, units, &macros, headers.len());
     closure.begin(headers);
     closure.close();
-    let Closure { names, common, mut found, .. } = closure;
+    let Closure { names, common, mut found, makeable, .. } = closure;
     found.everywhere = names.list.len() > MOST_NAMES;
     if found.everywhere {
         found.mentioned = vec![true; units.len()];
@@ -155,11 +164,18 @@ pub fn reached(
     let of_units = own.iter().flatten().flatten().copied().collect();
     let pasted: Vec<Pasting> =
         names.list.par_iter().filter_map(|name| Pasting::of(name, &common, &of_units)).collect();
-    let mentions = |(scan, own): (&Scan, &Option<BTreeSet<u64>>)| {
-        scan.words.iter().any(|word| names.hashes.contains(word))
-            || own.as_ref().is_none_or(|own| pasted.iter().any(|name| name.is_possible(own)))
+    let mentions = |(at, (scan, own)): (usize, (&Scan, &Option<BTreeSet<u64>>))| {
+        let Some(own) = own else { return true };
+        scan.words.iter().any(|word| names.hashes.contains(word)) || {
+            // Most that have the pieces do not have them together.
+            let near: Vec<&Pasting> = pasted.iter().filter(|name| name.is_possible(own)).collect();
+            !near.is_empty()
+                && unit(at).is_none_or(|(text, options)| {
+                    pastes(&macros, &makeable, &text::plain(&text), &options, &near)
+                })
+        }
     };
-    found.mentioned = units.par_iter().zip(&own).map(mentions).collect();
+    found.mentioned = units.par_iter().zip(&own).enumerate().map(mentions).collect();
     found
 }
 
@@ -178,20 +194,56 @@ impl Names {
     }
 }
 
+/// True if a unit may paste one of these names.
+fn pastes(
+    macros: &Macros,
+    makeable: &Makeable,
+    plain: &[u8],
+    options: &[String],
+    names: &[&Pasting],
+) -> bool {
+    let lexed = Lexed::of(plain);
+    let Chunks { list, broken, .. } = chunks::of(&lexed);
+    let mut given = BTreeSet::new();
+    words_of_options(options, &mut given);
+    let together: Vec<&[Chunk<'_>]> = if broken { vec![&list] } else { list.chunks(1).collect() };
+    together.into_iter().any(|chunks| {
+        let mut own = pieces(macros, &lexed, chunks);
+        macros.expand(&mut own, Options::Known);
+        own.extend(&given);
+        let near: Vec<&&Pasting> = names.iter().filter(|name| name.is_possible(&own)).collect();
+        if near.is_empty() {
+            return false;
+        }
+        let mut words = WordSet::default();
+        for tokens in chunks.iter().flat_map(|chunk| [&chunk.tokens, &chunk.conditions]) {
+            chunks::words(&lexed, tokens, &mut |word| {
+                words.insert(text::hash(word));
+            });
+        }
+        let all = makeable.pieces(macros, Options::Known, &words, own.iter().copied());
+        near.iter().any(|name| name.is_possible_of(&own, &all))
+    })
+}
+
+/// Adds the words of macros that options define. Which of them stands where it is pasted depends on everything else.
+fn words_of_options(options: &[String], found: &mut BTreeSet<u64>) {
+    for option in options {
+        let directive = as_directive(option);
+        let lexed = Lexed::of(&directive);
+        chunks::words(&lexed, &lexed.tokens, &mut |word| {
+            found.insert(text::hash(word));
+        });
+    }
+}
+
 /// The pieces of names in a unit's text and in the options that define macros.
 fn pieces_of_unit(macros: &Macros, text: &[u8], options: &[String]) -> BTreeSet<u64> {
     let text = text::plain(text);
     let lexed = Lexed::of(&text);
     let mut own = pieces(macros, &lexed, &chunks::of(&lexed).list);
-    for option in options {
-        // Which of them stands where it is pasted depends on everything else.
-        let directive = as_directive(option);
-        let lexed = Lexed::of(&directive);
-        chunks::words(&lexed, &lexed.tokens, &mut |word| {
-            own.insert(text::hash(word));
-        });
-    }
-    macros.expand(&mut own);
+    macros.expand(&mut own, Options::Known);
+    words_of_options(options, &mut own);
     own
 }
 
@@ -222,6 +274,8 @@ struct Part<'t> {
     words: WordSet,
     /// Pieces of names that it brings, what macros among them stand for included.
     pieces: BTreeSet<u64>,
+    /// Those and what macros bring that its words lead to.
+    together: Option<WordSet>,
     affected: bool,
 }
 
@@ -244,8 +298,8 @@ impl<'t> Cut<'t> {
             chunks::words(&lexed, &chunk.tokens, &mut add);
             chunks::words(&lexed, &chunk.conditions, &mut add);
             let mut pieces = pieces(macros, &lexed, std::slice::from_ref(&chunk));
-            macros.expand(&mut pieces);
-            Part { chunk, words, pieces, affected: false }
+            macros.expand(&mut pieces, Options::Any);
+            Part { chunk, words, pieces, together: None, affected: false }
         };
         let parts = list.into_iter().map(part).collect();
         Cut { lexed, parts, broken }
@@ -256,6 +310,7 @@ impl<'t> Cut<'t> {
 struct Closure<'t> {
     texts: &'t [Text],
     macros: &'t Macros,
+    makeable: Arc<Makeable>,
     /// Texts by the words they have.
     words: WordMap<Vec<u32>>,
     /// Texts by the pieces of names they have.
@@ -272,7 +327,7 @@ struct Closure<'t> {
 impl<'t> Closure<'t> {
     fn new(texts: &'t [Text], units: &[Scan], macros: &'t Macros, headers: usize) -> Closure<'t> {
         let mut of_units = BTreeSet::new();
-        for directive in units.iter().flat_map(|unit| &unit.macros) {
+        for directive in units.iter().flat_map(|unit| unit.macros.iter().chain(&unit.options)) {
             macros.pieces_of(directive, &mut of_units);
         }
         let of_texts: Vec<(BTreeSet<u64>, BTreeSet<u64>)> = texts
@@ -284,13 +339,13 @@ impl<'t> Closure<'t> {
                 }
                 let lexed = Lexed::of(&text.plain);
                 let mut own = pieces(macros, &lexed, &chunks::of(&lexed).list);
-                macros.expand(&mut own);
+                macros.expand(&mut own, Options::Any);
                 (common, own)
             })
             .collect();
         let mut common: BTreeSet<u64> =
             of_texts.iter().flat_map(|(common, _)| common).copied().chain(of_units).collect();
-        macros.expand(&mut common);
+        macros.expand(&mut common, Options::Any);
         let index = |words: &mut dyn Iterator<Item = (u32, u64)>| {
             let mut index: WordMap<Vec<u32>> = WordMap::default();
             for (text, word) in words {
@@ -307,13 +362,17 @@ impl<'t> Closure<'t> {
             index(&mut pieces.flat_map(|(id, (_, own))| own.iter().map(move |&piece| (id as u32, piece))));
         let found =
             Reached { affected: vec![false; headers], readers: vec![false; headers], ..Reached::default() };
+        let common: WordSet = common.into_iter().collect();
+        let own: WordSet = of_texts.iter().flat_map(|(_, own)| own).copied().collect();
+        let all = common.union(&own).copied().collect();
         Closure {
             texts,
             macros,
+            makeable: Arc::new(Makeable::of(macros, &all)),
             words,
             pieces,
-            common: common.into_iter().collect(),
-            own: of_texts.iter().flat_map(|(_, own)| own).copied().collect(),
+            common,
+            own,
             cuts: HashMap::new(),
             names: Names::default(),
             found,
@@ -375,17 +434,23 @@ impl<'t> Closure<'t> {
             // All that see a name of this header are taken already.
             return;
         }
+        let (macros, makeable) = (self.macros, Arc::clone(&self.makeable));
         let cut = self.cut(text);
-        let of_name = |part: &Part<'_>| {
-            part.words.contains(&hash) || pasting.is_some_and(|name| name.is_possible(&part.pieces))
+        let of_name = |part: &mut Part<'_>| {
+            part.words.contains(&hash)
+                || pasting.is_some_and(|name| {
+                    name.is_possible(&part.pieces) && {
+                        let Part { words, pieces, together, .. } = part;
+                        let all = together.get_or_insert_with(|| {
+                            makeable.pieces(macros, Options::Any, words, pieces.iter().copied())
+                        });
+                        name.is_possible_of(pieces, all)
+                    }
+                })
         };
-        let affected: Vec<usize> = cut
-            .parts
-            .iter()
-            .enumerate()
-            .filter(|(_, part)| !part.affected && of_name(part))
-            .map(|(at, _)| at)
-            .collect();
+        let parts = cut.parts.iter_mut().enumerate();
+        let affected: Vec<usize> =
+            parts.filter_map(|(at, part)| (!part.affected && of_name(part)).then_some(at)).collect();
         if cut.broken && !affected.is_empty() {
             self.found.affected[header] = true;
             self.found.readers[header] = true;

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// One piece of a header. `@` is its own number, `%` that of an earlier one, `?` what a change changes.
-const FORMS: [&str; 24] = [
+const FORMS: [&str; 29] = [
     "static inline int f@(int x) { return x * ?; }",
     "static inline int f@(int x) { return f%(x) + ?; }",
     "static always int f@(int x) { return s%(x) - ?; }",
@@ -22,6 +22,11 @@ const FORMS: [&str; 24] = [
     "#define M@(x) M%(cat(1, ?) + x)",
     "#define M@(x) paste(f, %, x)",
     "#define M@(x) f_of(%)(x)",
+    "#define M@(x) call(f_of, %)(x)",
+    "#define M@(x) made(of, %)(x)",
+    "#define M@(x) through(two(%))(x)",
+    "#define M@(x) rest(?, f, %)(x)",
+    "#define C@ f_of\n#define M@(x) call(C@, %)(x)",
     "#define E@ ?",
     "enum { E@ = ? };",
     "enum { E@ = E% + ? };",
@@ -40,7 +45,7 @@ const FORMS: [&str; 24] = [
 ];
 
 /// What of the headers a unit uses.
-const USES: [&str; 8] = [
+const USES: [&str; 13] = [
     "int r@(int x) { return f%(x); }",
     "int r@(int x) { return s%(x); }",
     "int r@(int x) { return M%(x); }",
@@ -49,6 +54,11 @@ const USES: [&str; 8] = [
     "#define own@ cat(M, %)\nint r@(int x) { return own@(x); }",
     "#ifdef E%\nint r@(int x) { return x; }\n#endif",
     "int r@(int x) { return f_of(%)(x); }",
+    "int r@(int x) { return call(f_of, %)(x); }",
+    "int r@(int x) { return made(of, %)(x); }",
+    "int r@(int x) { return through(two(%))(x); }",
+    "int r@(int x) { return rest(1, f, %)(x); }",
+    "#define own@(a, n) call(a, n)\nint r@(int x) { return own@(f_of, %)(x); }",
 ];
 
 /// What stands before all.
@@ -56,6 +66,9 @@ const FIRST: &str = "#define always inline __attribute__((__always_inline__))\n\
     #define attributes __attribute__((__unused__))\n#define nothing\n\
     #define cat(a, b) cat_(a, b)\n#define cat_(a, b) a##b\n\
     #define paste(a, b, x) cat(a, b)(x)\n#define f_of(n) f##n\n\
+    #define call(op, n) op(n)\n#define made(op, n) f_##op(n)\n\
+    #define two(n) f, n\n#define through(x) cat_(x)\n\
+    #define third(a, b, c) b##c\n#define rest(a, ...) third(a, __VA_ARGS__)\n\
     static inline int f0(int x) { return x; }\nstatic inline int s0(int x) { return x; }\n\
     #define M0(x) (x)\n#define E0 0\nstruct t0 { int a; };\n";
 

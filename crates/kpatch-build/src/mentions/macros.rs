@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::chunks;
+use super::flow::Flows;
 use super::text::{WordMap, WordSet, hash};
 use crate::slice::declaration::{ALIASING, KEEPING};
 use crate::slice::lexer::{Kind, Lexed, Token};
@@ -35,7 +36,9 @@ pub(super) struct Definition {
     parameters: Option<u32>,
     /// The last parameter takes all that is left.
     variadic: bool,
-    body: Vec<Piece>,
+    pub(super) body: Vec<Piece>,
+    /// Words and numbers of the body that may be pasted.
+    pub(super) pasted: Vec<u64>,
     /// The directive.
     pub(super) text: Vec<u8>,
 }
@@ -46,12 +49,33 @@ impl Definition {
         let Parts { name, parameters, variadic, body } = parts(lexed)?;
         let body = pieces(lexed, body, &parameters, variadic);
         let count = is_function_like(lexed).then_some(parameters.len() as u32);
-        Some((hash(name), Definition { parameters: count, variadic, body, text: Vec::new() }))
+        Some((
+            hash(name),
+            Definition { parameters: count, variadic, body, pasted: Vec::new(), text: Vec::new() },
+        ))
     }
 
     /// True if the macro takes arguments.
     pub(super) fn takes_arguments(&self) -> bool {
         self.parameters.is_some()
+    }
+
+    /// The parameter that takes all arguments that are left.
+    pub(super) fn rest(&self) -> Option<u32> {
+        self.parameters.filter(|_| self.variadic)?.checked_sub(1)
+    }
+
+    /// True if the macro itself brings a comma outside of brackets.
+    fn has_comma(&self) -> bool {
+        let mut open = 0u32;
+        self.body.iter().any(|piece| {
+            match piece {
+                Piece::Open => open += 1,
+                Piece::Close => open = open.saturating_sub(1),
+                _ => {}
+            }
+            open == 0 && *piece == Piece::Comma
+        })
     }
 }
 
@@ -135,6 +159,15 @@ pub(super) fn pieces(
     pieces
 }
 
+/// What macros that command lines define stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Options {
+    /// What any unit's says: a header is read by many.
+    Any,
+    /// They are among the pieces already: a unit has one command line.
+    Known,
+}
+
 /// What a macro can come to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Target {
@@ -144,6 +177,10 @@ pub(super) enum Target {
     Tag,
     /// An attribute that makes a declaration count unasked.
     Keeping,
+    /// `##`
+    Paste,
+    /// A comma outside of brackets, by which one argument becomes several.
+    Comma,
 }
 
 impl Target {
@@ -166,18 +203,14 @@ pub(super) struct Macros {
     by_name: WordMap<Vec<Definition>>,
     /// Hashes of definitions that are there already.
     seen: WordSet,
-    /// For each macro that takes arguments, which of them may be pasted to something: a bit for each of the first 31,
-    /// the last bit for all others.
-    pasting: WordMap<u32>,
+    /// Those that command lines define, for each unit otherwise.
+    of_options: WordSet,
+    /// Which arguments are pasted to something.
+    flows: Flows,
+    /// The text of names of macros and of words that macros paste.
+    spelled: WordMap<Vec<u8>>,
     /// For each macro, a bit for each [`Target`] that it leads to.
     leading: WordMap<u8>,
-}
-
-/// Every argument.
-const ALL: u32 = u32::MAX;
-
-fn bit(argument: u32) -> u32 {
-    1 << argument.min(31)
 }
 
 impl Macros {
@@ -189,7 +222,19 @@ impl Macros {
         let lexed = Lexed::of(directive);
         if let Some((name, mut definition)) = Definition::of(&lexed) {
             definition.text = directive.to_vec();
+            self.spell(&lexed, &definition);
             self.by_name.entry(name).or_default().push(definition);
+        }
+    }
+
+    fn spell(&mut self, lexed: &Lexed<'_>, definition: &Definition) {
+        let Some(Parts { name, body, .. }) = parts(lexed) else { return };
+        self.spelled.insert(hash(name), name.to_vec());
+        if definition.body.contains(&Piece::Paste) {
+            for token in body.iter().filter(|token| matches!(token.kind, Kind::Word(_) | Kind::Constant)) {
+                let text = lexed.text(token);
+                self.spelled.insert(hash(text), text.to_vec());
+            }
         }
     }
 
@@ -204,109 +249,54 @@ impl Macros {
         self.by_name.get(&name).map_or(&[], Vec::as_slice)
     }
 
+    /// The definitions of a macro that is pasted.
+    pub(super) fn expansions(&self, name: u64, options: Options) -> &[Definition] {
+        if options == Options::Known && self.of_options.contains(&name) {
+            &[]
+        } else {
+            self.definitions(name)
+        }
+    }
+
+    /// Adds a macro that a unit's command line defines.
+    pub(super) fn add_option(&mut self, directive: &[u8]) {
+        let lexed = Lexed::of(directive);
+        if Macros::is_worth_adding(&lexed)
+            && let Some(Parts { name, .. }) = parts(&lexed)
+        {
+            self.of_options.insert(hash(name));
+            self.add(directive);
+        }
+    }
+
     /// Finds out what macros come to, once all are known.
     pub(super) fn follow(&mut self) {
-        self.follow_arguments();
         self.follow_names();
-    }
-
-    /// Finds out which arguments are pasted: those that stand beside `##`, and those
-    /// handed on as such arguments.
-    fn follow_arguments(&mut self) {
-        let mut names: Vec<u64> = self.by_name.keys().copied().collect();
-        names.sort_unstable();
-        loop {
-            let mut changed = false;
-            for name in &names {
-                let mut mask = self.pasting.get(name).copied().unwrap_or_default();
-                let before = mask;
-                for definition in &self.by_name[name] {
-                    let last = definition.parameters.filter(|_| definition.variadic).map(|count| count - 1);
-                    self.pasted(&definition.body, |piece| {
-                        if let Piece::Parameter(position) = piece {
-                            mask |=
-                                if Some(position) == last { ALL << position.min(31) } else { bit(position) };
-                        }
-                    });
-                }
-                if mask != before {
-                    self.pasting.insert(*name, mask);
-                    changed = true;
-                }
-            }
-            if !changed {
-                return;
+        self.flows = Flows::of(self);
+        let pasted = |definition: &Definition| {
+            let mut pieces = BTreeSet::new();
+            self.collect(&definition.body, &mut pieces);
+            pieces.into_iter().collect()
+        };
+        let all = self.by_name.iter();
+        let all: Vec<(u64, Vec<Vec<u64>>)> =
+            all.map(|(name, definitions)| (*name, definitions.iter().map(pasted).collect())).collect();
+        for (name, pasted) in all {
+            let definitions = self.by_name.entry(name).or_default();
+            for (definition, pasted) in definitions.iter_mut().zip(pasted) {
+                definition.pasted = pasted;
             }
         }
     }
 
-    /// Which arguments a name pastes if it stands before `(`; `None` if it is no macro.
-    fn callee(&self, name: u64, depth: u32) -> Option<u32> {
-        let mut mask = None;
-        for definition in self.definitions(name) {
-            let of_this = if definition.parameters.is_some() {
-                self.pasting.get(&name).copied().unwrap_or_default()
-            } else {
-                // Another name, perhaps that of a macro.
-                match definition.body.last() {
-                    Some(Piece::Word(other)) if *other == name => continue,
-                    Some(Piece::Word(other)) if depth < 8 => self.callee(*other, depth + 1).unwrap_or(0),
-                    _ => ALL,
-                }
-            };
-            mask = Some(mask.unwrap_or(0) | of_this);
-        }
-        mask
+    /// The names of all macros.
+    pub(super) fn names(&self) -> impl Iterator<Item = u64> {
+        self.by_name.keys().copied()
     }
 
-    /// Calls `found` with each word, number and parameter that is pasted or handed to a macro that does.
-    pub(super) fn pasted(&self, tokens: &[Piece], mut found: impl FnMut(Piece)) {
-        struct Call {
-            pasting: u32,
-            argument: u32,
-            /// It stands in such an argument itself.
-            within: bool,
-            is_macro: bool,
-        }
-        let mut calls: Vec<Call> = Vec::new();
-        let mut after_macro = false;
-        for (at, &token) in tokens.iter().enumerate() {
-            let before = |count: usize| at.checked_sub(count).and_then(|before| tokens.get(before));
-            let in_argument =
-                calls.last().is_some_and(|call| call.within || call.pasting & bit(call.argument) != 0);
-            match token {
-                Piece::Open => {
-                    let callee = match before(1) {
-                        // What is pasted, or made by a macro, may be the name of any.
-                        _ if before(2) == Some(&Piece::Paste) => Some(ALL),
-                        Some(Piece::Word(name)) => self.callee(*name, 0),
-                        Some(Piece::Parameter(_)) => Some(ALL),
-                        Some(Piece::Close) if after_macro => Some(ALL),
-                        _ => None,
-                    };
-                    calls.push(Call {
-                        pasting: callee.unwrap_or(0),
-                        argument: 0,
-                        within: in_argument,
-                        is_macro: callee.is_some(),
-                    });
-                }
-                Piece::Close => after_macro = calls.pop().is_some_and(|call| call.is_macro),
-                Piece::Comma => {
-                    if let Some(call) = calls.last_mut() {
-                        call.argument += 1;
-                    }
-                }
-                Piece::Word(_) | Piece::Number(_) | Piece::Parameter(_) => {
-                    // `, ## arguments` pastes nothing: it takes the comma away.
-                    let left = before(1) == Some(&Piece::Paste) && before(2) != Some(&Piece::Comma);
-                    if left || tokens.get(at + 1) == Some(&Piece::Paste) || in_argument {
-                        found(token);
-                    }
-                }
-                Piece::Paste | Piece::Other => {}
-            }
-        }
+    /// The text of a macro's name, or of a word that a macro pastes.
+    pub(super) fn spelling(&self, word: u64) -> Option<&[u8]> {
+        self.spelled.get(&word).map(Vec::as_slice)
     }
 
     /// The pieces of names that a definition brings along, see [`Macros::pasted`].
@@ -319,7 +309,7 @@ impl Macros {
 
     /// The same of any other tokens.
     pub(super) fn collect(&self, tokens: &[Piece], pieces: &mut BTreeSet<u64>) {
-        self.pasted(tokens, |piece| {
+        self.flows.pasted(self, tokens, |piece| {
             if let Piece::Word(piece) | Piece::Number(piece) = piece {
                 pieces.insert(piece);
             }
@@ -327,10 +317,10 @@ impl Macros {
     }
 
     /// Adds what macros among the pieces stand for.
-    pub(super) fn expand(&self, pieces: &mut BTreeSet<u64>) {
+    pub(super) fn expand(&self, pieces: &mut BTreeSet<u64>, options: Options) {
         let mut open: Vec<u64> = pieces.iter().copied().collect();
         while let Some(piece) = open.pop() {
-            for definition in self.definitions(piece) {
+            for definition in self.expansions(piece, options) {
                 for piece in &definition.body {
                     if let Piece::Word(piece) | Piece::Number(piece) = piece
                         && pieces.insert(*piece)
@@ -357,8 +347,22 @@ impl Macros {
                 }
             }
         }
-        for (target, words) in Target::all() {
-            let mut open: Vec<u64> = words.iter().map(|word| hash(word)).collect();
+        let with = |has: &dyn Fn(&Definition) -> bool| -> Vec<u64> {
+            let names = self.by_name.iter().filter(|(_, definitions)| definitions.iter().any(has));
+            names.map(|(name, _)| *name).collect()
+        };
+        let pasting = with(&|definition| definition.body.contains(&Piece::Paste));
+        let spreading = with(&Definition::has_comma);
+        let words =
+            Target::all().map(|(target, words)| (target, words.iter().map(|word| hash(word)).collect()));
+        let own = [(Target::Paste, pasting), (Target::Comma, spreading)];
+        for (target, names) in &own {
+            for name in names {
+                *self.leading.entry(*name).or_default() |= 1 << *target as u8;
+            }
+        }
+        for (target, words) in words.into_iter().chain(own) {
+            let mut open: Vec<u64> = words;
             while let Some(word) = open.pop() {
                 for &user in users.get(&word).into_iter().flatten() {
                     let targets = self.leading.entry(user).or_default();
@@ -400,7 +404,7 @@ mod tests {
         let lexed = Lexed::of(text.as_bytes());
         let mut found = BTreeSet::new();
         macros.collect(&pieces(&lexed, &lexed.tokens, &[], false), &mut found);
-        macros.expand(&mut found);
+        macros.expand(&mut found, Options::Any);
         let is_found = |word: &&&str| found.contains(&hash(word.as_bytes()));
         words.iter().filter(is_found).map(|word| (*word).to_owned()).collect()
     }
@@ -417,6 +421,19 @@ mod tests {
             "define alias cat",
             "define value thing",
             "define plain(a) (a)",
+            "define bare(a) a",
+            "define one(x) x_##x",
+            "define none(x) x_ x",
+            "define call(op, x) op(x)",
+            "define call_again(op, x) call(op, x)",
+            "define made(op, x) on##op(x)",
+            "define late(x, op) made(op, x) + 1",
+            "define third(x, y, z) x_##z",
+            "define many(x, ...) third(x, __VA_ARGS__)",
+            "define two a, b",
+            "define through(x) cat(x_, x)",
+            "define result(x) one",
+            "define again(x) result(x)",
         ];
         let words = ["a", "b", "c", "d", "thing", "8"];
         for (text, expected) in [
@@ -428,7 +445,19 @@ mod tests {
             ("alias(a, 8)", &["a", "8"]),
             ("cat(value, plain(c))", &["c", "thing"]),
             ("plain(a) function(b)", &[]),
-            ("plain(a)(b)", &["b"]),
+            ("plain(a)(b)", &[]),
+            ("bare(a)(b)", &["b"]),
+            ("again(a)(b)", &["b"]),
+            ("call(one, a)", &["a"]),
+            ("call_again(one, a)", &["a"]),
+            ("call_again(none, a)", &[]),
+            ("call_again(value one, a)", &["a"]),
+            ("call_again(two, a)", &["a", "b"]),
+            ("made(e, a)", &["a"]),
+            ("late(a, e)", &["a"]),
+            ("made(value one, a)", &["a", "thing"]),
+            ("many(a, b, c)", &["b", "c"]),
+            ("through(two)", &["a", "b"]),
             ("cat((a, b), c", &["a", "b", "c"]),
         ] {
             assert_eq!(pasted(&definitions, text, &words), expected, "{text}");

@@ -17,6 +17,8 @@ struct Part {
     hash: u64,
     /// It is there for everybody: macros bring it along, or numbers such as `__LINE__`.
     common: bool,
+    /// Digits, such as `__LINE__` stands for.
+    number: bool,
 }
 
 /// How a name can be pasted.
@@ -43,14 +45,15 @@ impl Pasting {
             for end in start + 1..=name.len() {
                 let part = &name[start..end];
                 let piece = hash(part);
-                let is_common = common.contains(&piece) || part.iter().all(u8::is_ascii_digit);
+                let number = part.iter().all(u8::is_ascii_digit);
+                let is_common = number || common.contains(&piece);
                 if part.len() < name.len() && (is_common || own.contains(&piece)) {
-                    parts.push(Part { start, end, hash: piece, common: is_common });
+                    parts.push(Part { start, end, hash: piece, common: is_common, number });
                 }
             }
         }
         let pasting = Pasting { length: name.len(), parts };
-        pasting.made(|part| own.contains(&part.hash)).then_some(pasting)
+        pasting.made(|part| own.contains(&part.hash), |part| part.common).then_some(pasting)
     }
 
     /// The hashes of all pieces.
@@ -58,12 +61,29 @@ impl Pasting {
         self.parts.iter().map(|part| part.hash)
     }
 
-    /// True if the name can be made with a piece of `own`.
-    pub(super) fn is_possible(&self, own: &BTreeSet<u64>) -> bool {
-        self.made(|part| own.contains(&part.hash))
+    /// The hashes of pieces that can begin it.
+    pub(super) fn first(&self) -> impl Iterator<Item = u64> {
+        self.parts.iter().filter(|part| part.start == 0).map(|part| part.hash)
     }
 
-    fn made(&self, is_own: impl Fn(&Part) -> bool) -> bool {
+    /// True if the name can be made with a piece of `own`.
+    pub(super) fn is_possible(&self, own: &BTreeSet<u64>) -> bool {
+        self.made(|part| own.contains(&part.hash), |part| part.common)
+    }
+
+    /// True if it can be made where these pieces come together, with one of `own` among them.
+    pub(super) fn is_possible_of(&self, own: &BTreeSet<u64>, pieces: &WordSet) -> bool {
+        self.made(|part| own.contains(&part.hash), |part| part.number || pieces.contains(&part.hash))
+    }
+
+    /// True if it can be made of these pieces.
+    pub(super) fn is_within(&self, pieces: &WordSet) -> bool {
+        let ends = |part: &Part| part.end == self.length && (part.number || pieces.contains(&part.hash));
+        // The last in the order of their starts.
+        self.parts.iter().rev().any(ends) && self.made(|part| pieces.contains(&part.hash), |part| part.number)
+    }
+
+    fn made(&self, is_own: impl Fn(&Part) -> bool, is_there: impl Fn(&Part) -> bool) -> bool {
         let mut made: Vec<States> = vec![0; self.length + 1];
         made[0] = state(0, 0, false);
         for part in &self.parts {
@@ -72,7 +92,7 @@ impl Pasting {
                 continue;
             }
             let own = is_own(part);
-            if !own && !part.common {
+            if !own && !is_there(part) {
                 continue;
             }
             let length = usize::from(part.end - part.start == 1);

@@ -1,0 +1,122 @@
+//! Which pieces of names come together in one place of a text: its own, and those of the macros that its words lead to.
+
+use rayon::prelude::*;
+
+use super::macros::{Macros, Options, Piece};
+use super::pasting::Pasting;
+use super::text::{WordMap, WordSet, hash};
+
+/// The macros whose names can be pasted, by the first piece of the name.
+#[derive(Debug, Default)]
+pub(super) struct Makeable {
+    by_first: WordMap<Vec<u32>>,
+    /// The hash of each name, and how it is made.
+    all: Vec<(u64, Pasting)>,
+}
+
+impl Makeable {
+    /// The macros whose names can be made of these pieces.
+    pub(super) fn of(macros: &Macros, pieces: &WordSet) -> Makeable {
+        let mut names: Vec<&[u8]> = macros.names().filter_map(|name| macros.spelling(name)).collect();
+        names.sort_unstable();
+        let made = names.par_iter().filter_map(|name| Some((hash(name), Pasting::of(name, pieces, pieces)?)));
+        let all: Vec<(u64, Pasting)> = made.collect();
+        let mut by_first: WordMap<Vec<u32>> = WordMap::default();
+        for (at, (_, pasting)) in all.iter().enumerate() {
+            for piece in pasting.first() {
+                by_first.entry(piece).or_default().push(at as u32);
+            }
+        }
+        Makeable { by_first, all }
+    }
+
+    /// All pieces that may be pasted where these words stand, of which `own` may be.
+    pub(super) fn pieces(
+        &self,
+        macros: &Macros,
+        options: Options,
+        words: &WordSet,
+        own: impl IntoIterator<Item = u64>,
+    ) -> WordSet {
+        let mut search = Search {
+            macros,
+            options,
+            pieces: WordSet::default(),
+            reached: WordSet::default(),
+            open: Vec::new(),
+        };
+        for &word in words {
+            search.reach(word);
+        }
+        for piece in own {
+            search.paste(piece);
+        }
+        search.follow();
+        let mut made = WordSet::default();
+        loop {
+            let before = made.len();
+            let firsts: Vec<u64> = search.pieces.iter().copied().collect();
+            for at in firsts.iter().filter_map(|piece| self.by_first.get(piece)).flatten() {
+                let (name, pasting) = &self.all[*at as usize];
+                if !made.contains(name) && pasting.is_within(&search.pieces) {
+                    made.insert(*name);
+                    // What it stands for may be pasted again.
+                    search.paste(*name);
+                }
+            }
+            search.follow();
+            if made.len() == before {
+                return search.pieces;
+            }
+        }
+    }
+}
+
+struct Search<'m> {
+    macros: &'m Macros,
+    options: Options,
+    pieces: WordSet,
+    reached: WordSet,
+    open: Vec<u64>,
+}
+
+impl Search<'_> {
+    fn reach(&mut self, word: u64) {
+        if self.reached.insert(word) {
+            self.open.push(word);
+        }
+    }
+
+    /// A piece is pasted as it stands, or as what it stands for.
+    fn paste(&mut self, piece: u64) {
+        let mut open = vec![piece];
+        while let Some(piece) = open.pop() {
+            if !self.pieces.insert(piece) {
+                continue;
+            }
+            self.reach(piece);
+            for definition in self.macros.expansions(piece, self.options) {
+                open.extend(definition.body.iter().filter_map(|piece| match piece {
+                    Piece::Word(word) | Piece::Number(word) => Some(*word),
+                    _ => None,
+                }));
+            }
+        }
+    }
+
+    fn follow(&mut self) {
+        while let Some(word) = self.open.pop() {
+            let macros = self.macros;
+            for definition in macros.expansions(word, self.options) {
+                for piece in &definition.body {
+                    if let Piece::Word(word) = piece {
+                        self.reach(*word);
+                    }
+                }
+                for &piece in &definition.pasted {
+                    self.paste(piece);
+                }
+            }
+        }
+    }
+}

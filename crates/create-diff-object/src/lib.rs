@@ -67,6 +67,9 @@ pub struct Options<'a> {
     pub skip_data: &'a [String],
     /// Functions that count as changed in any case.
     pub also_changed: &'a [String],
+    /// Global functions without patchable entry, of this unit or another one of the object, that the patch module has
+    /// copies of: they are not replaced, and whatever calls them is, so that it calls the copy.
+    pub copied: &'a [String],
     /// Report branches on tracepoints of modules like those on other static keys of modules, for callers who compile anew
     /// so that keys are read. Otherwise their entries are left out, with a warning.
     pub report_tracepoints: bool,
@@ -247,14 +250,14 @@ fn compare(
     let mut early = Vec::new();
     let author = Author::read(patched, &mut early);
     let (lines_before, lines_after) = (SourceMap::of(&original.object), SourceMap::of(&patched.object));
-    let lookup = Lookup::new(original, patched, input.shipped, input.exports, input.object);
+    let lookup = Lookup::new(original, patched, input);
     let mut twins = correlate::correlate(original, patched);
     let mut statuses = select::statuses(
         original,
         patched,
         &mut twins,
         &LineNumbers { original: &lines_before, patched: &lines_after },
-        input.options.also_changed,
+        &input.options,
     );
     let mut left = skip::data(patched, input.options.skip_data, &mut statuses);
     apply_author(patched, &author, &mut statuses, &mut report);

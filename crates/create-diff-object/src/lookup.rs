@@ -9,6 +9,7 @@ use kbuild::symvers::Symvers;
 use kpatch_elf::arch::Flow;
 use kpatch_elf::{SymbolId, symbol_kind};
 
+use crate::Input;
 use crate::error::DiffError;
 use crate::names;
 use crate::unit::{Target, Unit};
@@ -34,6 +35,8 @@ pub(crate) struct Lookup<'a> {
     shipped: &'a SymbolTable<'a>,
     exports: &'a Symvers,
     object: &'a str,
+    /// Functions that another unit of the patch may have copies of.
+    copied: &'a [String],
     /// For each file symbol of the original unit, the file in the shipped table.
     files: RefCell<BTreeMap<SymbolId, Found>>,
     /// Where in a table without file symbols the unit's local symbols lie.
@@ -50,19 +53,14 @@ enum Found {
 }
 
 impl<'a> Lookup<'a> {
-    pub(crate) fn new(
-        original: &'a Unit<'a>,
-        patched: &'a Unit<'a>,
-        shipped: &'a SymbolTable<'a>,
-        exports: &'a Symvers,
-        object: &'a str,
-    ) -> Lookup<'a> {
+    pub(crate) fn new(original: &'a Unit<'a>, patched: &'a Unit<'a>, input: &Input<'a>) -> Lookup<'a> {
         Lookup {
             original,
             patched,
-            shipped,
-            exports,
-            object,
+            shipped: input.shipped,
+            exports: input.exports,
+            object: input.object,
+            copied: input.options.copied,
             files: RefCell::default(),
             neighbourhood: OnceCell::new(),
             called: OnceCell::new(),
@@ -219,8 +217,16 @@ impl<'a> Lookup<'a> {
         self.shipped.symbol(id).binding == ShippedBinding::Weak
     }
 
+    /// Whether the patch module has a copy of a function of another unit, see [`crate::Options::copied`].
+    pub(crate) fn is_copied(&self, name: &BStr) -> bool {
+        self.copied.iter().any(|copied| name == copied.as_str())
+    }
+
     /// A global symbol, defined by this unit or another.
     pub(crate) fn external(&self, name: &BStr) -> Result<Resolution, DiffError> {
+        if self.is_copied(name) {
+            return Ok(Resolution::Unknown);
+        }
         let export = self.exports.get(name);
         if export.is_some_and(|e| e.is_vmlinux() && !e.is_restricted()) {
             // A module may have a global symbol of the same name, which wins inside it.

@@ -40,6 +40,9 @@ struct Arguments {
     /// Leave out changes of the initial values of these data.
     #[arg(long, value_name = "SYMBOL", value_delimiter = ',')]
     skip_data_changes: Vec<String>,
+    /// Replace whatever calls these global functions, which have no patchable entry, in place of themselves.
+    #[arg(long, value_name = "FUNCTION", value_delimiter = ',')]
+    replace_callers: Vec<String>,
     /// Object compiled from the original source.
     original: PathBuf,
     /// Object compiled from the patched source.
@@ -129,6 +132,7 @@ fn run(arguments: &Arguments) -> Result<u8, Box<dyn std::error::Error>> {
             skip_init: arguments.skip_init_changes,
             skip_data: &arguments.skip_data_changes,
             also_changed: &[],
+            copied: &arguments.replace_callers,
             report_tracepoints: false,
             instructions: arguments.explain || arguments.debug || arguments.json.is_some(),
         },

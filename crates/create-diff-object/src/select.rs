@@ -6,6 +6,7 @@ use bstr::ByteSlice;
 use kpatch_elf::arch::{Flow, Machine};
 use kpatch_elf::section_flags;
 
+use crate::Options;
 use crate::compare::{Comparer, Difference};
 use crate::correlate::Twins;
 use crate::entry::has_entry;
@@ -56,18 +57,20 @@ pub(crate) fn statuses(
     patched: &Unit<'_>,
     twins: &mut Twins,
     lines: &LineNumbers<'_>,
-    also_changed: &[String],
+    options: &Options<'_>,
 ) -> Statuses {
     separate_constants(original, patched, twins);
     let mut statuses = compare_all(original, patched, twins, lines);
     replace_tables(original, patched, twins, &mut statuses);
     for id in patched.ids().filter(|id| patched.element(*id).kind == Kind::Function) {
-        if statuses.of[id.index()] == Change::Same && also_changed.contains(&patched.name(id)) {
+        if statuses.of[id.index()] == Change::Same && options.also_changed.contains(&patched.name(id)) {
             statuses.of[id.index()] = Change::Changed;
             let what = "it changed in the form that the kernel has".to_owned();
             statuses.differences.insert(id, Difference { what, original: 0, patched: 0 });
         }
     }
+    let copied: BTreeSet<&str> = options.copied.iter().map(String::as_str).collect();
+    call_copies(patched, &copied, &mut statuses);
     // A part without entry of its own is replaced with its function.
     for (&part, &parent) in &statuses.parent {
         let changed = statuses.of[part.index()] != Change::Same;
@@ -76,13 +79,44 @@ pub(crate) fn statuses(
             statuses.contains.insert(parent, part);
         }
     }
-    replace_callers(original, patched, twins, &mut statuses);
+    replace_callers(original, patched, twins, &copied, &mut statuses);
     statuses
 }
 
-/// A static function without patchable entry (`notrace`, `inline`, in `.noinstr.text`) cannot be replaced,
-/// but all its callers can, if they are functions of this unit: they call the new one.
-fn replace_callers(original: &Unit<'_>, patched: &Unit<'_>, twins: &Twins, statuses: &mut Statuses) {
+/// Whatever calls a copy of another unit's function is replaced. What only knows the function's address keeps the
+/// original's: a pointer may outlive the patch.
+fn call_copies(patched: &Unit<'_>, copied: &BTreeSet<&str>, statuses: &mut Statuses) {
+    if copied.is_empty() {
+        return;
+    }
+    for id in patched.ids().filter(|id| patched.element(*id).kind == Kind::Function) {
+        let called = patched.references(id).iter().filter(|r| r.flow != Flow::Next).find_map(|reference| {
+            let Target::External(symbol, _) = reference.target else { return None };
+            let name = patched.object.symbol(symbol).name.to_str().ok()?;
+            copied.contains(name).then_some((name, reference.offset))
+        });
+        let Some((name, offset)) = called.filter(|_| !patched.is_freed(patched.element(id).section)) else {
+            continue;
+        };
+        if statuses.of[id.index()] == Change::Same {
+            statuses.of[id.index()] = Change::Changed;
+            let place = offset as i64 - patched.element(id).origin as i64;
+            let what = format!("calls {name}, which has no patchable entry");
+            statuses.differences.insert(id, Difference { what, original: place, patched: place });
+        }
+    }
+}
+
+/// A function without patchable entry (`notrace`, `inline`, in `.noinstr.text`) cannot be replaced, but all its
+/// callers can: they call the new one. Those of a static function are in this unit; the driver says of which global
+/// ones it takes care of those in others.
+fn replace_callers(
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    twins: &Twins,
+    copied: &BTreeSet<&str>,
+    statuses: &mut Statuses,
+) {
     let mut queue: Vec<ElementId> = patched
         .ids()
         .filter(|id| {
@@ -91,10 +125,12 @@ fn replace_callers(original: &Unit<'_>, patched: &Unit<'_>, twins: &Twins, statu
         .collect();
     while let Some(id) = queue.pop() {
         let Some(twin) = twins.of_patched[id.index()] else { continue };
+        let is_local = original.is_local(twin) && patched.is_local(id);
+        let is_known =
+            is_local || patched.symbol_name(id).is_some_and(|n| n.to_str().is_ok_and(|n| copied.contains(n)));
         let without = !has_entry(original, twin)
             && !statuses.parent.contains_key(&id)
-            && original.is_local(twin)
-            && patched.is_local(id)
+            && is_known
             && !patched.is_freed(patched.element(id).section);
         if !without || statuses.copied.contains(&id) {
             continue;
@@ -102,7 +138,7 @@ fn replace_callers(original: &Unit<'_>, patched: &Unit<'_>, twins: &Twins, statu
         let (Some(before), Some(after)) = (callers(original, twin), callers(patched, id)) else { continue };
         // Who called the original and does not call it any more has changed anyway.
         let known = |caller: &ElementId| twins.of_original[caller.index()].is_some();
-        if after.is_empty() || !before.iter().all(known) {
+        if is_local && after.is_empty() || !before.iter().all(known) {
             continue;
         }
         statuses.copied.insert(id);

@@ -1,7 +1,7 @@
-//! Who calls a function of the shipped kernel directly. Of a function that cannot be replaced, these are what can be
-//! patched instead.
+//! Who calls a function of the shipped kernel directly, and who refers to it at all. Of a function that cannot be
+//! replaced, the callers are what can be patched instead, if nothing else can reach it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use bstr::{BStr, ByteSlice};
@@ -20,11 +20,28 @@ const NAMED: usize = 8;
 /// The functions of an object (vmlinux or a module) that call or jump to a function by its name, without itself. What
 /// cannot be read has none: this only makes a message clearer.
 pub fn callers(object: &[u8], symbols: &SymbolTable<'_>, function: &str) -> BTreeSet<String> {
-    let Ok(file) = ElfFile64::<Endianness, &[u8]>::parse(object) else { return BTreeSet::new() };
+    let names = calls(object, symbols, function).into_values().map(|caller| caller.name);
+    names.filter(|name| name != function).collect()
+}
+
+/// A function that calls another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Caller {
+    /// Its name; that of the part where the compiler has split it (`name.cold`).
+    pub name: String,
+    /// Where it begins.
+    pub address: u64,
+}
+
+/// The callers, with itself where it calls itself, by section (of a module) and place: of the field that holds the distance, or of the instruction where
+/// a relocation has it.
+fn calls(object: &[u8], symbols: &SymbolTable<'_>, function: &str) -> BTreeMap<(Option<u32>, u64), Caller> {
+    let mut found = BTreeMap::new();
+    let Ok(file) = ElfFile64::<Endianness, &[u8]>::parse(object) else { return found };
     let endian = file.endian();
     let order = if endian.is_little_endian() { Endian::Little } else { Endian::Big };
     let Some(machine) = Machine::from_elf(file.elf_header().e_machine(endian).0, order) else {
-        return BTreeSet::new();
+        return found;
     };
     let arch = machine.arch();
     let name: &BStr = function.as_bytes().as_bstr();
@@ -34,12 +51,12 @@ pub fn callers(object: &[u8], symbols: &SymbolTable<'_>, function: &str) -> BTre
         .filter(|symbol| symbol.defined && symbol.kind == ShippedKind::Function)
         .map(|symbol| (symbol.section.filter(|_| symbols.is_module()), symbol.value))
         .collect();
-    let mut found = BTreeSet::new();
-    let mut add = |section: Option<u32>, place: u64| {
+    let mut add = |section: Option<u32>, place: u64, field: u64| {
         let covering = symbols.covering(section, place).map(|id| symbols.symbol(id));
         let mut functions = covering.filter(|symbol| symbol.kind == ShippedKind::Function);
-        if let Some(caller) = functions.next().filter(|caller| *caller.name != *name) {
-            found.insert(caller.name.to_str_lossy().into_owned());
+        if let Some(caller) = functions.next() {
+            let name = caller.name.to_str_lossy().into_owned();
+            found.insert((section, field), Caller { name, address: caller.value });
         }
     };
     let text = |flags: SectionFlags| match flags {
@@ -57,7 +74,7 @@ pub fn callers(object: &[u8], symbols: &SymbolTable<'_>, function: &str) -> BTre
                 let section_index = symbol.section_index().and_then(|index| u32::try_from(index.0).ok());
                 let place = symbol.address().wrapping_add_signed(relocation.addend().saturating_add(4));
                 if of_symbol || targets.contains(&(section_index, place)) {
-                    add(index, offset);
+                    add(index, offset, offset);
                 }
             }
         }
@@ -75,11 +92,107 @@ pub fn callers(object: &[u8], symbols: &SymbolTable<'_>, function: &str) -> BTre
             if distance.target != i64::from(instruction.length)
                 && targets.contains(&(index, place.wrapping_add_signed(distance.target)))
             {
-                add(index, place);
+                add(index, place, place.wrapping_add(u64::from(distance.at)));
             }
         }
     }
     found
+}
+
+/// All that refers to a function of vmlinux.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Users {
+    /// Functions that call it or jump to it, start code aside, which is over.
+    pub calls: BTreeSet<Caller>,
+    /// Whatever else may hold its address: functions, data, sections.
+    pub others: BTreeSet<String>,
+}
+
+/// Sections of vmlinux that tell about instructions and through which nobody gets at a function.
+const ABOUT_CODE: [&str; 12] = [
+    ".orc_unwind_ip",
+    ".altinstructions",
+    ".parainstructions",
+    ".smp_locks",
+    "__bug_table",
+    "__jump_table",
+    ".static_call_sites",
+    ".return_sites",
+    ".retpoline_sites",
+    ".call_sites",
+    ".ibt_endbr_seal",
+    "__mcount_loc",
+];
+
+/// All users of the function at `address` of an x86-64 vmlinux; `None` for anything else.
+///
+/// A linked file has no relocations that could be relied on. So every place that holds the address counts, and every
+/// one that holds its distance from there: rather one too many. Other machines spread an address over several
+/// instructions.
+pub fn users(vmlinux: &[u8], symbols: &SymbolTable<'_>, function: &str, address: u64) -> Option<Users> {
+    let file = ElfFile64::<Endianness, &[u8]>::parse(vmlinux).ok()?;
+    let endian = file.endian();
+    let machine = Machine::from_elf(file.elf_header().e_machine(endian).0, Endian::Little);
+    if machine != Some(Machine::X86_64) || symbols.is_module() {
+        return None;
+    }
+    let calls = calls(vmlinux, symbols, function);
+    // `NOKPROBE_SYMBOL` lists functions among the start data.
+    let place = |name: &str| symbols.global(name.into()).map(|id| symbols.symbol(id).value);
+    let blacklist = place("__start_kprobe_blacklist").zip(place("__stop_kprobe_blacklist"));
+    let mut users = Users::default();
+    for section in file.sections() {
+        let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
+        let has = |flag: object::elf::SectionFlags| sh_flags.0 & flag.0 != 0;
+        let name = section.name().unwrap_or_default();
+        if !has(object::elf::SHF_ALLOC) || ABOUT_CODE.contains(&name) {
+            continue;
+        }
+        let is_code = has(object::elf::SHF_EXECINSTR);
+        // `__init` code has run, and `__exit` code of vmlinux never does.
+        let is_over = name.starts_with(".init") || name.starts_with(".exit");
+        let bytes = section.data().ok()?;
+        for (offset, field) in bytes.windows(4).enumerate() {
+            let field = i64::from(i32::from_le_bytes(field.try_into().ok()?));
+            let place = section.address().wrapping_add(offset as u64);
+            // The distance counts from the next instruction: behind the field and what else the instruction holds.
+            let behind: &[u64] = if is_code { &[4, 5, 6, 8] } else { &[0] };
+            let is_distance =
+                behind.iter().any(|b| place.wrapping_add_signed(field).wrapping_add(*b) == address);
+            if !is_distance && field as u64 != address {
+                continue;
+            }
+            match calls.get(&(None, place)) {
+                Some(caller) if is_over || caller.address == address => {}
+                Some(caller) => {
+                    users.calls.insert(caller.clone());
+                }
+                None if blacklist.is_some_and(|(from, to)| (from..to).contains(&place)) => {}
+                None => {
+                    let mut covering = symbols
+                        .covering(None, place)
+                        .map(|id| symbols.symbol(id).name.to_string())
+                        .peekable();
+                    // Zeros of a nop that fills the gap in front of the function.
+                    if is_code && field == 0 && covering.peek().is_none() {
+                        continue;
+                    }
+                    users.others.insert(covering.next().unwrap_or_else(|| name.to_owned()));
+                }
+            }
+        }
+    }
+    Some(users)
+}
+
+/// The first of many names, and how many more there are.
+pub fn some(names: &BTreeSet<String>) -> String {
+    let named: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    let mut text = named.join(", ");
+    if names.len() > NAMED {
+        let _ = write!(text, " and {} more", names.len() - NAMED);
+    }
+    text
 }
 
 /// Why it does not help that the unit itself could be replaced: who else calls the function.
@@ -87,12 +200,8 @@ pub fn describe(object: &str, callers: &BTreeSet<String>, is_exported: bool) -> 
     let mut text = if callers.is_empty() {
         format!("{object} has no direct call of it, so it is reached by pointers")
     } else {
-        let named: Vec<&str> = callers.iter().take(NAMED).map(String::as_str).collect();
-        format!("{object} calls it in {}", named.join(", "))
+        format!("{object} calls it in {}", some(callers))
     };
-    if callers.len() > NAMED {
-        let _ = write!(text, " and {} more", callers.len() - NAMED);
-    }
     if is_exported {
         text.push_str("; it is exported, so modules may call it, too");
     }
@@ -133,6 +242,72 @@ mod tests {
             assert_eq!(found(arguments, "nobody"), [""; 0]);
             assert_eq!(found(arguments, "none"), [""; 0]);
         }
+    }
+
+    /// What refers to `leaf` of a linked file.
+    fn users_of_leaf(source: &str) -> Users {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, object) = (dir.path().join("a.c"), dir.path().join("a"));
+        fs_err::write(&file, source).unwrap();
+        let options = [
+            "-O2",
+            "-fno-ipa-icf",
+            "-fno-pic",
+            "-mcmodel=kernel",
+            "-fno-asynchronous-unwind-tables",
+            "-nostdlib",
+            "-static",
+            "-Wl,-e,entry",
+        ];
+        // As high as kernels are, so that an address fits in a sign-extended field.
+        let status = std::process::Command::new("gcc")
+            .args(options)
+            .args(["-Wl,-Ttext-segment=0xffffffff81000000", "-Wl,--build-id=none", "-o"])
+            .args([&object, &file])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let bytes = fs_err::read(&object).unwrap();
+        let symbols = SymbolTable::from_elf(&bytes).unwrap();
+        let address = symbols.symbol(symbols.global("leaf".into()).unwrap()).value;
+        users(&bytes, &symbols, "leaf", address).unwrap()
+    }
+
+    const LEAF: &str = "__attribute__((noinline)) int leaf(int a) { return a ? leaf(a / 3) * 5 : 2; }\n\
+        int entry(int a) { return leaf(a) + 1; }\n\
+        __attribute__((section(\".init.text\"))) int start(int a) { return leaf(a) + 2; }\n";
+
+    #[test]
+    fn callers_are_all_users_where_nobody_takes_the_address() {
+        let users = users_of_leaf(LEAF);
+        let calls: Vec<&str> = users.calls.iter().map(|caller| caller.name.as_str()).collect();
+        assert_eq!((calls, users.others), (vec!["entry"], BTreeSet::new()));
+    }
+
+    #[test]
+    fn whatever_holds_the_address_is_a_user() {
+        for (holder, text) in [
+            ("pointer", "int (*pointer)(int) = leaf;"),
+            ("packed", "struct { char c; int (*p)(int); } __attribute__((packed)) packed = { 1, leaf };"),
+            ("give", "void *give(void) { return leaf; }"),
+            ("put", "void *to; void put(void) { to = leaf; }"),
+            (
+                "relative",
+                "asm(\".pushsection .rodata; relative: .long leaf - .; .size relative, 4; \
+                          .type relative, @object; .popsection\"); extern int relative;",
+            ),
+            (
+                "lea",
+                "void *lea(void) { void *p; asm volatile(\"lea leaf(%%rip), %0\" : \"=r\"(p)); return p; }",
+            ),
+            ("early", "__attribute__((section(\".init.text\"))) void *early(void) { return leaf; }"),
+        ] {
+            let users = users_of_leaf(&format!("{LEAF}{text}\n"));
+            assert_eq!(users.others.iter().map(String::as_str).collect::<Vec<_>>(), [holder]);
+        }
+        let own = LEAF.replace("{ return a ?", "{ extern void *to; to = leaf; return a ?");
+        let users = users_of_leaf(&format!("{own}void *to;\n"));
+        assert!(users.others.contains("leaf"), "{users:?}");
     }
 
     #[test]

@@ -76,6 +76,11 @@ impl Emitter<'_, '_> {
                 match old.place {
                     Place::Undefined => {
                         let name: &BStr = old.name.as_ref();
+                        if reference.flow == Flow::Next && self.parts.lookup.is_copied(name) {
+                            // A pointer may outlive the patch, and the original is not redirected.
+                            self.fail(by, DiffError::NoEntry { function: name.to_string() });
+                            return None;
+                        }
                         let resolution = match self.parts.lookup.external(name) {
                             Ok(resolution) => resolution,
                             Err(error) => {

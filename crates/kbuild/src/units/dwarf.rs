@@ -38,25 +38,53 @@ pub struct UnitList {
 impl UnitList {
     /// Reads the list from the debug information of a vmlinux, of which only the heads of the units are looked at.
     pub fn from_elf(data: &[u8]) -> Result<UnitList, DwarfError> {
-        let file = object::File::parse(data)?;
-        let endian = if file.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big };
-        let load = |id: SectionId| match file.section_by_name(id.name()) {
-            Some(section) => section.uncompressed_data(),
-            None => Ok(Cow::Borrowed(&[][..])),
-        };
-        let sections = gimli::DwarfSections::load(load)?;
-        let dwarf = sections.borrow(|section| EndianSlice::new(section, endian));
         let mut names = Vec::new();
-        let mut headers = dwarf.units();
-        while let Some(header) = headers.next()? {
-            if let Some(name) = unit_name(&dwarf, &header)? {
-                names.push(name);
+        with_dwarf(data, |dwarf| {
+            let mut headers = dwarf.units();
+            while let Some(header) = headers.next()? {
+                names.extend(unit_name(dwarf, &header)?);
             }
-        }
+            Ok(())
+        })?;
         if names.is_empty() {
             return Err(DwarfError::Missing);
         }
         Ok(UnitList::from_names(&names))
+    }
+
+    /// The listed sources that were compiled to what a vmlinux has at these addresses, by its table of address ranges;
+    /// `None` for addresses that it does not tell of.
+    pub fn at(&self, vmlinux: &[u8], addresses: &[u64]) -> Result<Vec<Option<&Path>>, DwarfError> {
+        let mut found = vec![None; addresses.len()];
+        with_dwarf(vmlinux, |dwarf| {
+            let mut sets = dwarf.debug_aranges.headers();
+            while let Some(set) = sets.next()? {
+                let mut ranges = set.entries();
+                while let Some(range) = ranges.next()? {
+                    let inside = |address: u64| {
+                        address.checked_sub(range.address()).is_some_and(|d| d < range.length())
+                    };
+                    for (index, _) in addresses.iter().enumerate().filter(|(_, address)| inside(**address)) {
+                        let header = dwarf.debug_info.header_from_offset(set.debug_info_offset())?;
+                        found[index] = unit_name(dwarf, &header)?.and_then(|name| self.listed(&name.name));
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The listed path that a unit's name ends with.
+    fn listed(&self, name: &Path) -> Option<&Path> {
+        let mut rest = name.components();
+        loop {
+            let path = rest.as_path().to_str().filter(|path| !path.is_empty())?;
+            if let Some((listed, _)) = self.units.get_key_value(path) {
+                return Some(Path::new(listed));
+            }
+            rest.next();
+        }
     }
 
     /// The list for the vmlinux at a path, kept in the cache beside `item` under that item's key.
@@ -131,6 +159,21 @@ impl UnitList {
         }
         UnitList { units }
     }
+}
+
+/// Does something with the debug information of an ELF file.
+fn with_dwarf(
+    data: &[u8],
+    work: impl FnOnce(&gimli::Dwarf<EndianSlice<'_, RunTimeEndian>>) -> Result<(), DwarfError>,
+) -> Result<(), DwarfError> {
+    let file = object::File::parse(data)?;
+    let endian = if file.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big };
+    let load = |id: SectionId| match file.section_by_name(id.name()) {
+        Some(section) => section.uncompressed_data(),
+        None => Ok(Cow::Borrowed(&[][..])),
+    };
+    let sections = gimli::DwarfSections::load(load)?;
+    work(&sections.borrow(|section| EndianSlice::new(section, endian)))
 }
 
 /// A unit as its debug information names it.
@@ -260,6 +303,10 @@ mod tests {
             assert!(list.contains(Path::new("init/main.c")) && !list.contains(Path::new("main.c")));
         }
         let data = std::fs::read(dir.path().join("vmlinux")).unwrap();
+        let list = UnitList::from_elf(&data).unwrap();
+        let entry = object::File::parse(&*data).unwrap().entry();
+        let at = list.at(&data, &[entry, 1]).unwrap();
+        assert_eq!(at, [Some(Path::new("init/main.c")), None]);
         for length in (0..data.len()).step_by(97) {
             let _ = UnitList::from_elf(&data[..length]);
         }

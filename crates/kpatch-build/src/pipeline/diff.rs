@@ -49,31 +49,66 @@ pub struct Differences {
     pub skipped: Vec<String>,
 }
 
+/// What stands in the way.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// Why there is no module.
+    pub errors: Vec<Error>,
+    /// Where nothing else stands in the way: the functions without patchable entry, in the order of `errors`.
+    pub without_entry: Vec<WithoutEntry>,
+    /// What is to be told of the other units.
+    pub told: Vec<Event>,
+}
+
+/// A function without patchable entry that changed.
+#[derive(Clone, Debug)]
+pub struct WithoutEntry {
+    /// Its name.
+    pub function: String,
+    /// The object that it is part of.
+    pub owner: String,
+}
+
+/// How units are compared.
+#[derive(Clone, Copy)]
+pub struct Choices<'a> {
+    /// Changes that the user wants left out.
+    pub skip: &'a Skip,
+    /// Functions without entry whose callers are replaced, see [`super::copies`].
+    pub copied: &'a [String],
+}
+
 /// Compares all units. An error where nothing changed at all.
 pub fn run(
     context: &Context<'_>,
     units: &[Unit],
     objects: &Objects,
     shipped: &Shipped<'_>,
-    skip: &Skip,
+    choices: Choices<'_>,
     events: Events<'_>,
-) -> Result<Differences, Vec<Error>> {
-    let results: Vec<Result<Outcome, Vec<Error>>> =
-        units.par_iter().map(|unit| one(context, unit, objects, shipped, skip, events)).collect();
+) -> Result<Differences, Refused> {
+    let results: Vec<Result<Outcome, Failed>> =
+        units.par_iter().map(|unit| one(context, unit, objects, shipped, choices, events)).collect();
     let mut found = Differences { extracts: Vec::new(), skipped: Vec::new() };
     let mut values = BTreeSet::new();
-    let mut errors = Vec::new();
+    let mut told = Vec::new();
+    let mut refused = Refused::default();
     for (unit, result) in units.iter().zip(results) {
         let report = match &result {
             Ok(Outcome::Unchanged(report)) => report,
             Ok(Outcome::Extract(extract)) => &extract.report,
-            Err(more) => {
-                errors.extend(more.iter().cloned());
+            Err(failed) => {
+                refused.errors.extend(failed.errors.iter().cloned());
+                let without = failed
+                    .without_entry
+                    .iter()
+                    .map(|function| WithoutEntry { function: function.clone(), owner: unit.owner.clone() });
+                refused.without_entry.extend(without);
                 continue;
             }
         };
         for skipped in &report.skipped {
-            events(left_out(context, unit, skipped));
+            told.push(left_out(context, unit, skipped));
             found.skipped.push(format!("{}:{} {}", unit.owner, skipped.name, skipped.section));
             if skipped.reason == SkipReason::Value {
                 values.insert(skipped.name.clone());
@@ -81,27 +116,31 @@ pub fn run(
         }
         match result {
             Ok(Outcome::Extract(extract)) => {
-                tell(unit, &extract.report, events);
+                tell(unit, &extract.report, &mut told);
                 let (unit, bytes, report) = (unit.object.clone(), extract.bytes, extract.report);
                 found.extracts.push(Extract { unit, bytes, report });
             }
             Ok(Outcome::Unchanged(report)) => {
-                warn(unit, &report, events);
-                events(Event::Unchanged { unit: unit.object.clone() });
+                warn(unit, &report, &mut told);
+                told.push(Event::Unchanged { unit: unit.object.clone() });
             }
             Err(_) => {}
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    if !refused.errors.is_empty() {
+        if refused.errors.len() != refused.without_entry.len() {
+            refused.without_entry.clear();
+        }
+        return Err(Refused { told, ..refused });
     }
-    for name in skip.data.iter().filter(|name| !values.contains(*name)) {
+    told.into_iter().for_each(events);
+    for name in choices.skip.data.iter().filter(|name| !values.contains(*name)) {
         events(Event::warning(format!(
             "--skip-data-changes {name}: the patch changes no datum of that name"
         )));
     }
     if found.extracts.is_empty() {
-        return Err(vec![nothing(&found.skipped)]);
+        return Err(Refused { errors: vec![nothing(&found.skipped)], ..refused });
     }
     Ok(found)
 }
@@ -138,6 +177,20 @@ fn left_out(context: &Context<'_>, unit: &Unit, skipped: &Skipped) -> Event {
     }
 }
 
+/// What stands in the way in one unit.
+#[derive(Debug)]
+struct Failed {
+    errors: Vec<Error>,
+    /// The functions that have no patchable entry, if that is all.
+    without_entry: Vec<String>,
+}
+
+impl From<Vec<Error>> for Failed {
+    fn from(errors: Vec<Error>) -> Failed {
+        Failed { errors, without_entry: Vec::new() }
+    }
+}
+
 /// Compares a unit. The code that the kernel runs is what is compared; where the new code cannot be used as it is
 /// because the kernel would have to write into it, it is compiled anew to read variables.
 fn one(
@@ -145,12 +198,13 @@ fn one(
     unit: &Unit,
     objects: &Objects,
     shipped: &Shipped<'_>,
-    skip: &Skip,
+    choices: Choices<'_>,
     events: Events<'_>,
-) -> Result<Outcome, Vec<Error>> {
+) -> Result<Outcome, Failed> {
     let options = create_diff_object::Options {
-        skip_init: skip.init,
-        skip_data: &skip.data,
+        skip_init: choices.skip.init,
+        skip_data: &choices.skip.data,
+        copied: choices.copied,
         report_tracepoints: true,
         ..create_diff_object::Options::default()
     };
@@ -162,7 +216,13 @@ fn one(
     if !lasting.is_empty() {
         let is_datum = |diagnostic: &&Diagnostic| diagnostic.source.is_none() && diagnostic.element.is_some();
         let data = if lasting.iter().any(is_datum) { places::data(context, unit) } else { BTreeMap::new() };
-        return Err(lasting.into_iter().map(|d| error(context, unit, shipped, &data, d)).collect());
+        let without_entry = lasting.iter().filter_map(|diagnostic| match &diagnostic.error {
+            DiffError::NoEntry { function } => Some(function.clone()),
+            _ => None,
+        });
+        let without_entry = without_entry.collect();
+        let errors = lasting.into_iter().map(|d| error(context, unit, shipped, &data, d)).collect();
+        return Err(Failed { errors, without_entry });
     }
     let overcome = failure.overcome_by();
     let plain = Plain { runtime_constants: overcome.runtime_constants, static_keys: overcome.static_keys };
@@ -192,7 +252,7 @@ fn one(
                 let error = error(context, unit, shipped, &BTreeMap::new(), diagnostic);
                 if lost_constant(&failure, &diagnostic.error) { explain_lost(error) } else { error }
             });
-            Err(explained.collect())
+            Err(Failed::from(explained.collect::<Vec<_>>()))
         }
     }
 }
@@ -256,25 +316,25 @@ fn compare(
     }))
 }
 
-fn tell(unit: &Unit, report: &Report, events: Events<'_>) {
+fn tell(unit: &Unit, report: &Report, told: &mut Vec<Event>) {
     let changed =
         |change, name: &String| Event::Changed { unit: unit.object.clone(), change, name: name.clone() };
     for name in &report.changed {
-        events(changed(Change::ChangedFunction, name));
+        told.push(changed(Change::ChangedFunction, name));
     }
     for name in &report.new {
-        events(changed(Change::NewFunction, name));
+        told.push(changed(Change::NewFunction, name));
     }
     for name in &report.line_only {
-        events(changed(Change::LinesOnly, name));
+        told.push(changed(Change::LinesOnly, name));
     }
-    warn(unit, report, events);
+    warn(unit, report, told);
 }
 
 /// Tells what the differ remarked. Of a unit without a change it says what is left out, such as an export.
-fn warn(unit: &Unit, report: &Report, events: Events<'_>) {
+fn warn(unit: &Unit, report: &Report, told: &mut Vec<Event>) {
     for warning in &report.warnings {
-        events(Event::warning(format!("{}: {warning}", unit.object.display())));
+        told.push(Event::warning(format!("{}: {warning}", unit.object.display())));
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod compile;
 pub mod convert;
+pub mod copies;
 pub mod crcs;
 pub mod diff;
 pub mod layout;
@@ -187,7 +188,7 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
 
     events(Event::Step(Step::BuildingOriginal));
     events(Event::Step(Step::BuildingPatched));
-    let Narrowed { kept: units, unchanged } = phase(Phase::Compile, events, || {
+    let Narrowed { kept: mut units, unchanged } = phase(Phase::Compile, events, || {
         compiler.pairs(&units, &mut objects)?;
         let narrowed = narrow::run(units, &objects, events);
         objects.extend(compile::run(&context, &compile::jobs(&narrowed.kept, &[Variant::Shipped]), events)?);
@@ -199,9 +200,8 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
 
     events(Event::Step(Step::Extracting));
     let shipped = diff::Shipped { tables: &tables, files: &bytes, sizes: &sizes };
-    let diff::Differences { extracts, skipped } = phase(Phase::Diff, events, || {
-        diff::run(&context, &units, &objects, &shipped, &options.skip, events)
-    })?;
+    let known = copies::Known { kernel: &kernel, shipped: &shipped };
+    let diff::Differences { extracts, skipped } = copies::run(&compiler, &known, &mut units, &mut objects)?;
     let linked = phase(Phase::Link, events, || {
         let linked = link::run(&extracts, &units, &bytes.exports, &overlay);
         let mut exporting = crcs::exporting(&unchanged, &extracts, &objects)?;

@@ -4,6 +4,7 @@ pub mod args;
 pub mod cache;
 pub mod callers;
 pub mod cli;
+mod declared;
 pub mod environment;
 pub mod error;
 pub mod events;

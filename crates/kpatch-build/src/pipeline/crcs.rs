@@ -5,6 +5,7 @@
 //! what the running kernel does not have.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use bstr::ByteSlice;
 use kbuild::symvers::Symvers;
@@ -16,8 +17,10 @@ use super::diff::Extract;
 use super::overlay::Overlay;
 use super::places;
 use super::plan::Unit;
+use crate::declared;
 use crate::error::Error;
 use crate::events::{Event, Events};
+use crate::patch::Patched;
 use crate::phase::Phase;
 
 /// kbuild's program, below the object tree.
@@ -45,7 +48,7 @@ pub fn run(
     context: &Context<'_>,
     units: &[Unit],
     objects: &Objects,
-    exports: &Symvers,
+    (exports, patched): (&Symvers, &Patched),
     events: Events<'_>,
 ) -> Result<BTreeMap<String, Changed>, Vec<Error>> {
     if !context.tree.path().join(GENKSYMS).exists() {
@@ -62,7 +65,10 @@ pub fn run(
         }
     }
     for (symbol, change) in &changed {
-        events(Event::warning(format!("the type of exported {symbol} changes: {}", describe(change))));
+        events(Event::warning(format!(
+            "the type of exported {symbol} changes: {}",
+            describe(change, symbol, patched)
+        )));
     }
     if errors.is_empty() { Ok(changed) } else { Err(errors) }
 }
@@ -117,7 +123,7 @@ pub fn refuse(
     changed: &BTreeMap<String, Changed>,
     extracts: &[Extract],
     units: &[Unit],
-    overlay: &Overlay,
+    (overlay, patched): (&Overlay, &Patched),
 ) -> Result<(), Vec<Error>> {
     let mut errors = Vec::new();
     for extract in extracts.iter().filter(|_| !changed.is_empty()) {
@@ -137,8 +143,9 @@ pub fn refuse(
             (symbol, message, change, "leave its type as it is, and give what is new a function of its own")
         });
         for (symbol, message, change, remedy) in used.chain(replaced) {
-            let error =
-                Error::new(Phase::Link, "crc-changed", message).cause(describe(change)).remedy(remedy);
+            let error = Error::new(Phase::Link, "crc-changed", message)
+                .cause(describe(change, symbol, patched))
+                .remedy(remedy);
             let error = match source {
                 Some(source) => error.file(source),
                 None => error,
@@ -149,13 +156,40 @@ pub fn refuse(
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-fn describe(change: &Changed) -> String {
+/// The CRCs, and the types that changed with the lines that changed them.
+fn describe(change: &Changed, symbol: &str, patched: &Patched) -> String {
     let crcs = format!("its CRC is {:#010x}, and would be {:#010x}", change.shipped, change.patched);
-    if change.types.is_empty() {
-        return crcs;
+    let with_line = |name: &String| {
+        let name = plain_name(name);
+        match changed_line(&name, patched) {
+            Some((file, line)) => format!("{name} ({}:{line})", file.display()),
+            None => name,
+        }
+    };
+    let mut types: Vec<String> = change.types.iter().map(with_line).collect();
+    if types.is_empty() && change.own {
+        types.push(with_line(&symbol.to_owned()));
     }
-    let types: Vec<String> = change.types.iter().map(|name| plain_name(name)).collect();
-    format!("{crcs}, because of {}", types.join(", "))
+    if types.is_empty() { crcs } else { format!("{crcs}, because of {}", types.join(", ")) }
+}
+
+/// The first line that the patches write in the declaration of a type or function, as [`plain_name`] names it: its first
+/// line where they only take lines away.
+fn changed_line<'p>(name: &str, patched: &'p Patched) -> Option<(&'p Path, u64)> {
+    let (keyword, bare) = match name.split_once(' ') {
+        Some((keyword, bare)) => (Some(keyword), bare),
+        None => (None, name),
+    };
+    patched.touched.iter().find_map(|(path, touched)| {
+        let text = patched.files.get(path)?.as_ref()?;
+        let (first, last) = declared::lines(text, keyword, bare)?;
+        let (first, last) = (u64::from(first), u64::from(last));
+        let written = touched.lines.iter().find_map(|&(from, count)| {
+            let line = from.max(first);
+            (line <= last && line < from.saturating_add(count)).then_some(line)
+        });
+        Some((path.as_path(), written.unwrap_or(first)))
+    })
 }
 
 /// `struct name` for genksyms' `s#name`.
@@ -329,6 +363,7 @@ fn changed_types(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::patch::{FileKind, Touched};
 
     #[test]
     fn both_forms_of_output_are_read() {
@@ -394,7 +429,13 @@ mod tests {
             };
             let bytes = fs_err::read(&object).unwrap();
             let extract = Extract { unit: "b.o".into(), bytes, report };
-            refuse(&BTreeMap::from([("foo".to_owned(), change)]), &[extract], &[], &overlay).is_err()
+            refuse(
+                &BTreeMap::from([("foo".to_owned(), change)]),
+                &[extract],
+                &[],
+                (&overlay, &Patched::default()),
+            )
+            .is_err()
         };
         assert!(refused(true, "foo"));
         assert!(!refused(false, "foo"));
@@ -433,9 +474,20 @@ mod tests {
         );
         assert_eq!(changed_types(&original, &other, "f"), ["s#root"]);
         let change = Changed { shipped: 1, patched: 2, types: vec!["s#leaf".into()], own: false };
-        assert_eq!(
-            describe(&change),
-            "its CRC is 0x00000001, and would be 0x00000002, because of struct leaf"
-        );
+        let crcs = "its CRC is 0x00000001, and would be 0x00000002";
+        let describe = |patched: &Patched| describe(&change, "f", patched);
+        assert_eq!(describe(&Patched::default()), format!("{crcs}, because of struct leaf"));
+        let header = |lines: Vec<(u64, u64)>| {
+            let text = b"struct other;\nstruct leaf {\n\tint a;\n\tint c;\n};\n".to_vec();
+            let mut patched = Patched::default();
+            patched.files.insert("include/leaf.h".into(), Some(text));
+            let touched = Touched { kind: FileKind::Header, created: false, lines };
+            patched.touched.insert("include/leaf.h".into(), touched);
+            patched
+        };
+        let at = |line: u32| format!("{crcs}, because of struct leaf (include/leaf.h:{line})");
+        assert_eq!(describe(&header(vec![(1, 1), (4, 1)])), at(4));
+        assert_eq!(describe(&header(vec![(3, 2)])), at(3));
+        assert_eq!(describe(&header(vec![(7, 1)])), at(2));
     }
 }

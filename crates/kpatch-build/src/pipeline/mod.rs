@@ -206,14 +206,14 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
         let linked = link::run(&extracts, &units, &bytes.exports, &overlay);
         let mut exporting = crcs::exporting(&unchanged, &extracts, &objects)?;
         exporting.extend(units.iter().cloned());
-        let changed = crcs::run(&context, &exporting, &objects, &bytes.exports, events)?;
+        let changed = crcs::run(&context, &exporting, &objects, (&bytes.exports, &patched), events)?;
         // With all readers compiled, the compiler has seen both ends of every call.
         let prototypes = if options.only_touched {
             prototypes::run(&context, &units, &extracts, &bytes, &tables, events)
         } else {
             Ok(())
         };
-        let refused = [crcs::refuse(&changed, &extracts, &units, &overlay), prototypes];
+        let refused = [crcs::refuse(&changed, &extracts, &units, (&overlay, &patched)), prototypes];
         let mut errors: Vec<Error> = refused.into_iter().filter_map(Result::err).flatten().collect();
         match linked {
             Ok(linked) if errors.is_empty() => Ok(linked),

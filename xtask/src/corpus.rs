@@ -38,6 +38,7 @@ enum Action {
 
 /// A set of patches and what to do with it.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Set {
     /// Directory with patches, or with a directory `patches` of them and `facts.json` of what another tool made of each.
     #[arg(required = true)]
@@ -66,6 +67,12 @@ struct Set {
     /// Seconds that a patch may take with all readers of its headers; then what it touches is built alone.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     limit: u64,
+    /// Build each patch once with default options, whatever remedies its refusal names.
+    #[arg(long)]
+    as_is: bool,
+    /// What the report is called [default: the name of the directory].
+    #[arg(long)]
+    name: Option<String>,
     /// Keep the report in docs/, too.
     #[arg(long)]
     docs: bool,
@@ -81,6 +88,8 @@ pub(crate) enum End {
     NoChange,
     /// Refused, with the codes of the errors.
     Refused { codes: Vec<String> },
+    /// It was stopped when its time was over.
+    Stopped,
     /// kpatch-build itself failed: no report, a panic, a signal.
     Crash,
 }
@@ -245,12 +254,13 @@ fn try_all(arguments: &Set) -> Result<()> {
         None => Builder::compile(release)?,
     };
     builder.suites.clone_from(&arguments.suite);
-    let set = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let of_directory = || directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    let set = arguments.name.clone().or_else(of_directory).unwrap_or_default();
     let output = crate::target_directory().join("corpus").join(&set).join(release);
     fs_err::create_dir_all(&output)?;
 
     let limit = Duration::from_secs(arguments.limit);
-    let attempts = attempt::Attempts::new(&builder, limit, arguments.reuse)?;
+    let attempts = attempt::Attempts::new(&builder, limit, arguments.reuse, arguments.as_is)?;
     let workers = arguments.jobs.or_else(|| std::thread::available_parallelism().ok());
     let mut entries = build_all(&attempts, &patches, &output, workers.map_or(1, NonZeroUsize::get))?;
     // A patch made for another release says nothing about this one where it does not apply.

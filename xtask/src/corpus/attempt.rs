@@ -33,6 +33,8 @@ pub(super) struct Attempts<'b> {
     limit: Duration,
     /// Take results of other versions of kpatch-build as well.
     reuse: bool,
+    /// Follow no remedy.
+    as_is: bool,
 }
 
 /// What is kept of a build beside kpatch-build's own report.
@@ -58,13 +60,34 @@ struct Attempt {
 }
 
 impl<'b> Attempts<'b> {
-    pub(super) fn new(builder: &'b Builder, limit: Duration, reuse: bool) -> Result<Attempts<'b>> {
+    pub(super) fn new(
+        builder: &'b Builder,
+        limit: Duration,
+        reuse: bool,
+        as_is: bool,
+    ) -> Result<Attempts<'b>> {
         let tool = blake3::hash(&fs_err::read(builder.program())?);
-        Ok(Attempts { builder, tool, limit, reuse })
+        Ok(Attempts { builder, tool, limit, reuse, as_is })
+    }
+
+    /// The one line that says that the time was over.
+    fn not_enough(&self, entry: &Entry) -> String {
+        let searched = entry.searched.as_ref().map_or_else(String::new, |searched| {
+            format!(" ({} may read the touched headers)", searched.considered)
+        });
+        format!("{} seconds were not enough for all units{searched}", self.limit.as_secs())
     }
 
     /// What becomes of a patch.
     pub(super) fn entry(&self, name: &str, patch: &Path, output: &Path) -> Result<Entry> {
+        if self.as_is {
+            let found = self.attempt(name, patch, output, false, &[])?;
+            if !found.stopped {
+                return Ok(found.entry);
+            }
+            let errors = vec![self.not_enough(&found.entry)];
+            return Ok(Entry { end: End::Stopped, errors, ..found.entry });
+        }
         let (mut whole, mut refused, mut allowed) = (Vec::new(), Vec::new(), Vec::new());
         let mut first: Option<Entry> = None;
         for _ in 0..MOST_ATTEMPTS {
@@ -72,11 +95,7 @@ impl<'b> Attempts<'b> {
             let found = self.attempt(name, patch, output, alone, &allowed)?;
             let compiles = !found.entry.has_code(COMPILER_ERROR);
             if found.stopped && !alone {
-                let searched = found.entry.searched.as_ref().map_or_else(String::new, |searched| {
-                    format!(" ({} may read the touched headers)", searched.considered)
-                });
-                let seconds = self.limit.as_secs();
-                whole.push(format!("{seconds} seconds were not enough for all units{searched}"));
+                whole.push(self.not_enough(&found.entry));
             } else if !compiles && !alone {
                 whole.clone_from(&found.entry.errors);
                 first = Some(found.entry);
@@ -126,9 +145,11 @@ impl<'b> Attempts<'b> {
             && (known.key == key || self.reuse && known.input == input)
         {
             let built = Built::kept(&output)?;
+            // With more time it may come to an end.
+            let is_short = known.stopped && self.as_is && known.seconds < self.limit.as_secs_f64();
             let found = attempt(name, known, &json, &built);
             // A build that is stopped may have no time for its report.
-            if found.stopped || found.entry.end != End::Crash {
+            if found.stopped && !is_short || !found.stopped && found.entry.end != End::Crash {
                 return Ok(found);
             }
         }
@@ -257,6 +278,10 @@ touch "$out/$name.ko"
 "#;
 
     fn entry_of(name: &str) -> Entry {
+        entry_by(name, false)
+    }
+
+    fn entry_by(name: &str, as_is: bool) -> Entry {
         use std::os::unix::fs::PermissionsExt;
         let root = tempfile::tempdir().unwrap();
         let program = root.path().join("fake");
@@ -265,7 +290,7 @@ touch "$out/$name.ko"
         let patch = root.path().join("x.patch");
         fs_err::write(&patch, "--- a/x.h\t1970\n+++ b/x.h\t1970\n").unwrap();
         let builder = Builder::existing(&program, "r").unwrap();
-        let attempts = Attempts::new(&builder, Duration::from_secs(1), false).unwrap();
+        let attempts = Attempts::new(&builder, Duration::from_secs(1), false, as_is).unwrap();
         attempts.entry(name, &patch, &root.path().join("out").join(name)).unwrap()
     }
 
@@ -293,6 +318,16 @@ touch "$out/$name.ko"
         assert_eq!((broken.has_code(COMPILER_ERROR), broken.whole.len()), (true, 0));
         let both = entry_of("both");
         assert_eq!((both.has_code("no-entry"), both.allowed.len()), (true, 0));
+    }
+
+    #[test]
+    fn no_remedy_is_followed_where_patches_are_built_as_they_are() {
+        let header = entry_by("header", true);
+        assert_eq!((header.has_code(COMPILER_ERROR), header.whole.len()), (true, 0));
+        assert!(entry_by("layout", true).has_code(LAYOUT_CHANGED));
+        let slow = entry_by("slow", true);
+        assert_eq!(slow.end, End::Stopped);
+        assert_eq!(slow.errors, ["1 seconds were not enough for all units"]);
     }
 
     #[test]

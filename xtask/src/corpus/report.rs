@@ -12,6 +12,7 @@ pub(super) fn end(end: &End) -> String {
         End::Module => "module".to_owned(),
         End::NoChange => "no functional change".to_owned(),
         End::Refused { codes } => format!("refused: {}", codes.join(", ")),
+        End::Stopped => "stopped".to_owned(),
         End::Crash => "CRASH".to_owned(),
     }
 }
@@ -164,24 +165,27 @@ pub(super) fn markdown(
         summary(entries),
         ends_beside(entries, facts)
     );
-    text.push_str(
+    text.push_str(if entries.iter().all(|entry| conditions(entry).is_empty()) {
+        "Each patch was built with default options.\n\n"
+    } else {
         "In brackets stands what was done for a patch to come to this end: the units that it touches were built alone, \
          since the readers of its header do not compile with it or would take too long; or the layouts of structures were \
          allowed to change, which is refused otherwise. Both are listed below. A module in brackets is what the patch \
-         amounts to, not what kpatch-build makes of it unasked.\n\n",
-    );
+         amounts to, not what kpatch-build makes of it unasked.\n\n"
+    });
     text.push_str(
         "Functions are changed + new ones of all units. Units that a touched header brings in are considered (they \
-         may read it), preprocessed, and compiled where their text changes.\n\n\
-         | patch | end | kernel | functions | C tool | considered / preprocessed / compiled | seconds |\n\
+         may read it), preprocessed if they name what changes, and compiled where their text changes.\n\n\
+         | patch | end | kernel | functions | C tool | considered / named / preprocessed / compiled | seconds |\n\
          |---|---|---|---|---|---|---|\n",
     );
     for entry in entries {
-        let (considered, preprocessed) =
-            entry.searched.as_ref().map_or((0, 0), |searched| (searched.considered, searched.preprocessed));
+        let search = entry.searched.as_ref().map_or_else(String::new, |searched| {
+            format!("{} / {} / {} / ", searched.considered, searched.named, searched.preprocessed)
+        });
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {considered} / {preprocessed} / {} | {:.1} |",
+            "| {} | {} | {} | {} | {} | {search}{} | {:.1} |",
             entry.name,
             end_of(entry),
             loaded(entry.loaded.as_ref()),
@@ -196,7 +200,7 @@ pub(super) fn markdown(
         facts.get(&entry.name).map(|facts| differences(entry, facts)).unwrap_or_default()
     });
     details(&mut text, "Every refusal", entries, |entry| match entry.end {
-        End::Refused { .. } | End::Crash => entry.errors.clone(),
+        End::Refused { .. } | End::Stopped | End::Crash => entry.errors.clone(),
         _ => Vec::new(),
     });
     details(&mut text, "Patches of which the touched units were built alone", entries, |entry| {

@@ -28,9 +28,10 @@ pub(super) fn right(code: &str) -> &'static str {
         }
         "init-reference" => "New code would call what is freed",
         "no-entry" => {
-            "The function cannot be redirected, and not all of its callers are functions of the unit that can; the \
-                       refusal names them"
+            "The function cannot be redirected, and it is exported, or its address is held by more than calls, or a \
+                       caller's callers are not known; the refusal says which"
         }
+        "prototype-changed" => "Old and new code would call each other with other parameters",
         "not-compiled" => "This kernel's configuration does not compile the file",
         "registration" => "What registers itself at start comes too late",
         "unresolved" => "The symbol is in no kernel: the same release added it in a sister file",

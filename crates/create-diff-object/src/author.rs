@@ -38,13 +38,13 @@ impl Author {
             if let Some(kind) =
                 CallbackKind::ALL.into_iter().find(|k| name.as_bytes() == k.section().as_bytes())
             {
-                match section.relocations.first().and_then(|r| function(unit, r)) {
+                match section.relocations.all().first().and_then(|r| function(unit, &r)) {
                     Some(function) => author.callbacks.push((kind, function)),
                     None => bad(),
                 }
             } else if name.as_bytes() == b".kpatch.ignore.functions" {
                 for relocation in &section.relocations {
-                    match function(unit, relocation) {
+                    match function(unit, &relocation) {
                         Some(function) => {
                             author.ignored_functions.insert(function);
                         }
@@ -53,7 +53,7 @@ impl Author {
                 }
             } else if name.as_bytes() == b".kpatch.ignore.sections" {
                 for relocation in &section.relocations {
-                    match string(unit, relocation) {
+                    match string(unit, &relocation) {
                         Some(text) => {
                             author.ignored_sections.insert(text);
                         }
@@ -62,7 +62,7 @@ impl Author {
                 }
             } else if name.as_bytes() == b".kpatch.force" {
                 for relocation in &section.relocations {
-                    match function(unit, relocation) {
+                    match function(unit, &relocation) {
                         Some(function) => author.forced.push(unit.name(function)),
                         None => bad(),
                     }

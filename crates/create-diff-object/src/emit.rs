@@ -13,8 +13,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bstr::BString;
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use kpatch_elf::extract::{self, Callback, Manifest, PatchedFunction};
-use kpatch_elf::{Contents, Info, Link, Object, Section, SectionId, Symbol, SymbolId, section_flags};
+use kpatch_elf::{
+    Contents, Info, Link, Object, Relocations, Section, SectionId, Symbol, SymbolId, section_flags,
+};
 
 use crate::author::Author;
 use crate::correlate::Twins;
@@ -65,9 +68,11 @@ struct Emitter<'a, 'd> {
     section_symbols: BTreeMap<SectionId, SymbolId>,
     /// Sections of strings and constants, by their section in the input; none for [`FILE_NAMES`].
     pools: BTreeMap<Option<SectionId>, Pool>,
-    /// Names that the extract defines or uses.
-    names: BTreeSet<BString>,
-    undefined: BTreeMap<(BString, Resolution), SymbolId>,
+    /// Names that the extract defines or uses. These two are only asked, never iterated over.
+    names: HashSet<BString>,
+    undefined: HashMap<(BString, Resolution), SymbolId>,
+    /// What undefined symbols of the input mean, and what stands for them here.
+    externals: BTreeMap<SymbolId, (Resolution, SymbolId)>,
     references: Vec<extract::Reference>,
     unresolved: BTreeSet<String>,
     uses: BTreeMap<String, (ElementId, u64)>,
@@ -85,8 +90,9 @@ pub(crate) fn emit<'d>(parts: &Parts<'_, 'd>) -> Result<Emitted<'d>, Vec<(Option
         symbols: BTreeMap::new(),
         section_symbols: BTreeMap::new(),
         pools: BTreeMap::new(),
-        names: BTreeSet::new(),
-        undefined: BTreeMap::new(),
+        names: HashSet::new(),
+        undefined: HashMap::new(),
+        externals: BTreeMap::new(),
         references: Vec::new(),
         unresolved: BTreeSet::new(),
         uses: BTreeMap::new(),
@@ -188,6 +194,6 @@ fn like<'d>(section: &Section<'_>, align: u64, contents: Contents<'d>) -> Sectio
         link: Link::None,
         info: Info::Raw(0),
         contents,
-        relocations: Vec::new(),
+        relocations: Relocations::new(),
     }
 }

@@ -15,7 +15,7 @@ use crate::names;
 use crate::unit::{Target, Unit};
 
 /// How a reference gets its address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Resolution {
     /// By the module loader: exported by vmlinux.
     Exported,

@@ -81,7 +81,7 @@ fn reorder<'d>(object: &Object<'d>, dice: &mut Dice) -> Object<'d> {
                 *member = section_ids[member.index()];
             }
         }
-        for relocation in &mut section.relocations {
+        for relocation in section.relocations.to_mut() {
             relocation.symbol = relocation.symbol.map(|s| symbol_ids[s.index()]);
         }
         out.add_section(section);

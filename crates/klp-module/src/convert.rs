@@ -173,7 +173,7 @@ fn fill_tables(
                 continue;
             };
             let entry = start + layout.size * place as u64;
-            let relocations = &mut object.sections[section.index()].relocations;
+            let relocations = object.sections[section.index()].relocations.to_mut();
             // The table is the hook's if the entry has its name and nothing else.
             let at = |offset: u64| relocations.iter().any(|r| r.offset == offset);
             if !at(entry + layout.old_name) || at(entry + layout.new_func) {
@@ -273,7 +273,7 @@ fn retain_symbols(object: &mut Object<'_>, keep: impl Fn(SymbolId, &Symbol<'_>) 
         if let Info::Symbol(id) = section.info {
             section.info = ids[id.index()].map_or(Info::Raw(0), Info::Symbol);
         }
-        section.relocations.retain_mut(|relocation| match relocation.symbol {
+        section.relocations.to_mut().retain_mut(|relocation| match relocation.symbol {
             None => true,
             Some(old) => {
                 relocation.symbol = ids[old.index()];
@@ -332,7 +332,7 @@ fn livepatch_relocations(
         }
         let mut gates: BTreeMap<(bool, &str), Vec<Relocation>> = BTreeMap::new();
         let mut kept = Vec::with_capacity(section.relocations.len());
-        for &relocation in &section.relocations {
+        for relocation in &section.relocations {
             match relocation.symbol.and_then(|symbol| references.get(&symbol)) {
                 None => kept.push(relocation),
                 Some(reference) => {
@@ -357,7 +357,7 @@ fn livepatch_relocations(
         let alloc = section.is_alloc();
         if !alloc {
             // Nothing is loaded here, so that nothing can be resolved.
-            object.sections[index].relocations = kept;
+            object.sections[index].relocations = kept.into();
             continue;
         }
         let mut zeros = Vec::new();
@@ -386,11 +386,11 @@ fn livepatch_relocations(
             rela.entry_size = 24;
             rela.link = Link::SymbolTable;
             rela.info = Info::Section(SectionId(index as u32));
-            rela.relocations = relocations;
+            rela.relocations = relocations.into();
             made.push(rela);
         }
         let section = &mut object.sections[index];
-        section.relocations = kept;
+        section.relocations = kept.into();
         for (offset, width, symbol) in zeros {
             if !zero(section, offset, width) {
                 errors.push(ConvertError::NoBytes { section: name.clone(), offset, symbol });
@@ -573,9 +573,9 @@ mod tests {
         // A branch with link, and a pointer that somebody left a value in.
         let call = [0x01, 0x00, 0x00, 0x94];
         let mut text = Section::new(".text.f", section_type::PROGBITS, 6, 4, call.to_vec());
-        text.relocations.push(Relocation { offset: 0, kind: CALL26, symbol, addend: 0 });
+        text.relocations.to_mut().push(Relocation { offset: 0, kind: CALL26, symbol, addend: 0 });
         let mut data = Section::new(".data", section_type::PROGBITS, 3, 8, vec![7; 8]);
-        data.relocations.push(Relocation { offset: 0, kind: ABS64, symbol, addend: 0 });
+        data.relocations.to_mut().push(Relocation { offset: 0, kind: ABS64, symbol, addend: 0 });
         object.add_section(text);
         object.add_section(data);
         let mut errors = Vec::new();

@@ -82,7 +82,7 @@ const DAMAGES: &[Damage] = &[
     ("rela-section", |g| {
         module(g, |o| {
             let id = section(o, SHOW_RELA);
-            o.sections[id.index()].relocations.clear();
+            o.sections[id.index()].relocations.to_mut().clear();
         });
     }),
     ("rela-section", |g| module(g, |o| rename_section(o, SHOW_RELA, ".klp.rela.vmlinux"))),
@@ -90,7 +90,7 @@ const DAMAGES: &[Damage] = &[
         module(g, |o| {
             let id = section(o, SHOW_RELA);
             // R_X86_64_GOTPCREL, which the loader does not take.
-            o.sections[id.index()].relocations[0].kind = 9;
+            o.sections[id.index()].relocations.to_mut()[0].kind = 9;
         });
     }),
     ("relocation-range", |g| {
@@ -98,20 +98,20 @@ const DAMAGES: &[Damage] = &[
             let text = section(o, ".text.show");
             let size = o.section(text).size();
             let id = section(o, SHOW_RELA);
-            o.sections[id.index()].relocations[0].offset = size - 1;
+            o.sections[id.index()].relocations.to_mut()[0].offset = size - 1;
         });
     }),
     ("non-zero-bytes", |g| {
         module(g, |o| {
             let id = section(o, SHOW_RELA);
-            let offset = o.section(id).relocations[0].offset as usize;
+            let offset = o.section(id).relocations.all().first().unwrap().offset as usize;
             bytes(o, ".text.show")[offset] = 1;
         });
     }),
     ("overlapping-relocations", |g| {
         module(g, |o| {
             let id = section(o, SHOW_RELA);
-            let relocations = &mut o.sections[id.index()].relocations;
+            let relocations = o.sections[id.index()].relocations.to_mut();
             let double = relocations[0];
             relocations.insert(0, double);
         });
@@ -120,28 +120,28 @@ const DAMAGES: &[Damage] = &[
         module(g, |o| {
             let banner = symbol(o, BANNER);
             let id = section(o, ".text.show");
-            o.sections[id.index()].relocations[0].symbol = Some(banner);
+            o.sections[id.index()].relocations.to_mut()[0].symbol = Some(banner);
         });
     }),
     ("livepatch-to-plain", |g| {
         module(g, |o| {
             let plain = symbol(o, "printk");
             let id = section(o, SHOW_RELA);
-            o.sections[id.index()].relocations[0].symbol = Some(plain);
+            o.sections[id.index()].relocations.to_mut()[0].symbol = Some(plain);
         });
     }),
     ("gated-vmlinux-symbol", |g| {
         module(g, |o| {
             let banner = symbol(o, BANNER);
             let id = section(o, XFS_RELA);
-            o.sections[id.index()].relocations[0].symbol = Some(banner);
+            o.sections[id.index()].relocations.to_mut()[0].symbol = Some(banner);
         });
     }),
     ("ungated-module-symbol", |g| {
         module(g, |o| {
             let private = symbol(o, ".klp.sym.xfs.xfs_private,0");
             let id = section(o, SHOW_RELA);
-            o.sections[id.index()].relocations[0].symbol = Some(private);
+            o.sections[id.index()].relocations.to_mut()[0].symbol = Some(private);
         });
     }),
     ("unknown-gate", |g| module(g, |o| rename_section(o, XFS_RELA, ".klp.rela.ext4..text.read_inode"))),
@@ -296,7 +296,7 @@ fn pointer(good: &mut Good, table: &str, offset: u64, target: Option<&str>) {
         let table = o.symbol(symbol(o, table));
         let (section, place) = (table.section().unwrap(), table.value + offset);
         let target = target.map(|name| symbol(o, name));
-        let relocations = &mut o.sections[section.index()].relocations;
+        let relocations = o.sections[section.index()].relocations.to_mut();
         let index = relocations.iter().position(|r| r.offset == place).expect("a pointer");
         match target {
             Some(_) => relocations[index].symbol = target,
@@ -338,7 +338,12 @@ fn direct_calls_of_alternatives_need_no_landing_pad() {
             let mut code =
                 Section::new(".altinstr_replacement", section_type::PROGBITS, flags, 1, bytes.to_vec());
             let printk = symbol(o, "printk");
-            code.relocations.push(Relocation { offset: field, kind, symbol: Some(printk), addend: -4 });
+            code.relocations.to_mut().push(Relocation {
+                offset: field,
+                kind,
+                symbol: Some(printk),
+                addend: -4,
+            });
             o.add_section(code);
         });
         codes(&good)

@@ -67,7 +67,7 @@ fn tables_point_to_the_replacing_functions() {
         let table = object.symbol(common::symbol(&object, table));
         let data = object.section(table.section().unwrap());
         let place = table.value + 8;
-        let [pointer] = data.relocations_in(place, place + 1) else { panic!("{function}") };
+        let pointer = data.relocations_in(place, place + 1).next().unwrap_or_else(|| panic!("{function}"));
         assert_eq!(object.display_name(pointer.symbol.unwrap()), function);
         assert_eq!(pointer.addend, 0);
     }

@@ -73,7 +73,7 @@ fn sections<'o>(object: &'o Object<'_>) -> Vec<Loaded<'o>> {
 }
 
 fn loaded<'o>(object: &'o Object<'_>, section: &'o Section<'_>) -> Loaded<'o> {
-    let relocation = |relocation: &Relocation| {
+    let relocation = |relocation: Relocation| {
         let symbol = relocation.symbol.and_then(|id| object.symbols.get(id.index()));
         (relocation.offset, relocation.kind, relocation.addend, symbol.map(|symbol| named(object, symbol)))
     };

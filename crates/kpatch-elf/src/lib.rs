@@ -16,6 +16,7 @@ pub mod klp;
 pub mod note;
 mod object;
 mod read;
+mod relocations;
 mod write;
 
 pub use endian::Endian;
@@ -24,4 +25,5 @@ pub use object::{
     section_flags, section_type, symbol_kind,
 };
 pub use read::ReadError;
+pub use relocations::{RelocationSlice, Relocations};
 pub use write::WriteError;

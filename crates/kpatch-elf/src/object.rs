@@ -6,6 +6,7 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::arch::Machine;
 use crate::endian::Endian;
+use crate::relocations::{RelocationSlice, Relocations};
 
 /// A name or other short byte string: borrowed from the input, or made by us.
 pub type Name<'d> = Cow<'d, BStr>;
@@ -158,7 +159,7 @@ pub struct Section<'d> {
     pub contents: Contents<'d>,
     /// Relocations in ascending order of offset. In a livepatch relocation section, which is the only
     /// kind of `SHT_RELA` section in the model, they apply to the section named by [`Section::info`].
-    pub relocations: Vec<Relocation>,
+    pub relocations: Relocations<'d>,
 }
 
 impl<'d> Section<'d> {
@@ -210,10 +211,8 @@ impl<'d> Section<'d> {
     }
 
     /// The relocations with `start <= offset < end`, found by binary search.
-    pub fn relocations_in(&self, start: u64, end: u64) -> &[Relocation] {
-        let from = self.relocations.partition_point(|r| r.offset < start);
-        let to = self.relocations.partition_point(|r| r.offset < end);
-        self.relocations.get(from..to).unwrap_or(&[])
+    pub fn relocations_in(&self, start: u64, end: u64) -> RelocationSlice<'_> {
+        self.relocations.all().between(start, end)
     }
 
     /// The NUL-terminated string at `offset` of the bytes, without the NUL.
@@ -234,7 +233,7 @@ impl<'d> Section<'d> {
             link: Link::None,
             info: Info::Raw(0),
             contents: Contents::Bytes(Cow::Owned(bytes)),
-            relocations: Vec::new(),
+            relocations: Relocations::new(),
         }
     }
 }

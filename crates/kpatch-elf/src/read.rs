@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use bstr::{BStr, ByteSlice};
 use object::Endianness;
 use object::elf::{self, FileHeader64};
-use object::read::elf::{FileHeader, Rela, SectionHeader, Sym};
+use object::read::elf::{FileHeader, SectionHeader, Sym};
 use object::read::{SectionIndex, SymbolIndex};
 use thiserror::Error;
 
@@ -18,6 +18,7 @@ use crate::object::{
     Contents, Info, Link, Object, Place, Relocation, Section, SectionId, Symbol, SymbolId, section_flags,
     section_type,
 };
+use crate::relocations::Relocations;
 
 /// Why bytes are not an object that can be worked on.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -216,7 +217,7 @@ impl<'d> Object<'d> {
                 link,
                 info,
                 contents,
-                relocations: Vec::new(),
+                relocations: Relocations::new(),
             });
         }
 
@@ -238,26 +239,22 @@ impl<'d> Object<'d> {
                 _ => owner,
             };
             let limit = sections[patched.index()].size();
-            let mut relocations = Vec::with_capacity(entries.len());
-            for entry in entries {
-                let offset = entry.r_offset(endianness);
+            let (entries, _) = object::bytes_of_slice(entries).as_chunks();
+            let mut relocations = Relocations::of_file(entries, endian);
+            let (mut last, mut sorted) = (0, true);
+            for relocation in &relocations {
+                let Relocation { offset, symbol, .. } = relocation;
                 if offset > limit {
-                    return Err(ReadError::OutOfRange {
-                        what: "offset",
-                        index: offset,
-                        place: name.to_string(),
-                    });
+                    let place = name.to_string();
+                    return Err(ReadError::OutOfRange { what: "offset", index: offset, place });
                 }
-                relocations.push(Relocation {
-                    offset,
-                    kind: entry.r_type(endianness, false).0,
-                    symbol: symbol_id(entry.r_sym(endianness, false) as usize, name)?,
-                    addend: entry.r_addend(endianness),
-                });
+                symbol_id(symbol.map_or(0, |id| id.index() + 1), name)?;
+                sorted &= last <= offset;
+                last = offset;
             }
             // Assemblers emit them in order; `ld -r` of several inputs need not.
-            if !relocations.is_sorted_by_key(|r| r.offset) {
-                relocations.sort_by_key(|r| r.offset);
+            if !sorted {
+                relocations.to_mut().sort_by_key(|r| r.offset);
             }
             sections[owner.index()].relocations = relocations;
         }

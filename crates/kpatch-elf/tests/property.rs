@@ -112,10 +112,10 @@ prop_compose! {
             let size = section.size();
             let symbol = symbol.filter(|_| known > 0).map(|number| SymbolId((number % known) as u32));
             let offset = offset % size.saturating_add(1).max(1);
-            section.relocations.push(Relocation { offset, kind, symbol, addend });
+            section.relocations.to_mut().push(Relocation { offset, kind, symbol, addend });
         }
         for (section, link) in object.sections.iter_mut().zip(links) {
-            section.relocations.sort_by_key(|relocation| relocation.offset);
+            section.relocations.to_mut().sort_by_key(|relocation| relocation.offset);
             if let Some(target) = link {
                 section.flags |= section_flags::LINK_ORDER;
                 section.link = Link::Section(SectionId((target % count) as u32));

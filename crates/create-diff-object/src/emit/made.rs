@@ -50,11 +50,12 @@ impl Emitter<'_, '_> {
             8,
             vec![0; entries.len() * 8],
         );
-        section.relocations = entries
+        let relocations: Vec<Relocation> = entries
             .into_iter()
             .enumerate()
             .map(|(i, symbol)| Relocation { offset: i as u64 * 8, kind, symbol: Some(symbol), addend: 0 })
             .collect();
+        section.relocations = relocations.into();
         self.out.add_section(section);
     }
 
@@ -105,7 +106,7 @@ impl Emitter<'_, '_> {
             let Contents::Bytes(bytes) = &mut section.contents else { return };
             let offset = bytes.len() as u64;
             bytes.to_mut().extend_from_slice(&[0; 8]);
-            section.relocations.push(Relocation { offset, kind, symbol: Some(symbol), addend });
+            section.relocations.to_mut().push(Relocation { offset, kind, symbol: Some(symbol), addend });
         }
     }
 
@@ -119,7 +120,7 @@ impl Emitter<'_, '_> {
             && site[0] == 0x0f
         {
             site.copy_from_slice(&[0xe8, 0, 0, 0, 0]);
-            for relocation in &mut section.relocations {
+            for relocation in section.relocations.to_mut() {
                 if relocation.offset == field {
                     relocation.kind = 2;
                     relocation.addend = -4;

@@ -42,7 +42,7 @@ impl Emitter<'_, '_> {
                     continue;
                 }
                 let Some((symbol, addend)) = self.carry(id, &reference) else { continue };
-                self.out.sections[place.section.index()].relocations.push(Relocation {
+                self.out.sections[place.section.index()].relocations.to_mut().push(Relocation {
                     offset,
                     kind: reference.kind,
                     symbol,
@@ -51,7 +51,7 @@ impl Emitter<'_, '_> {
             }
         }
         for section in &mut self.out.sections {
-            section.relocations.sort_by_key(|r| r.offset);
+            section.relocations.to_mut().sort_by_key(|r| r.offset);
         }
     }
 
@@ -81,6 +81,10 @@ impl Emitter<'_, '_> {
                             self.fail(by, DiffError::NoEntry { function: name.to_string() });
                             return None;
                         }
+                        if let Some((resolution, new)) = self.externals.get(&symbol).cloned() {
+                            self.check_special(by, &resolution);
+                            return Some((Some(new), unit.addend(reference)));
+                        }
                         let resolution = match self.parts.lookup.external(name) {
                             Ok(resolution) => resolution,
                             Err(error) => {
@@ -91,12 +95,13 @@ impl Emitter<'_, '_> {
                         self.check_special(by, &resolution);
                         let new = self.undefined(name, &resolution, old.binding);
                         if resolution == Resolution::Unknown && old.binding != binding::WEAK {
-                            self.unresolved.insert(name.to_string());
+                            self.unresolved.insert(names::text(name));
                         }
-                        self.uses.entry(name.to_string()).or_insert((by, reference.offset));
+                        self.uses.entry(names::text(name)).or_insert((by, reference.offset));
                         if name.starts_with(b"__SCT__") {
                             self.keys.insert(name.into());
                         }
+                        self.externals.insert(symbol, (resolution, new));
                         Some((Some(new), unit.addend(reference)))
                     }
                     Place::Absolute => {

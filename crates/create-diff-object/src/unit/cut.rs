@@ -13,26 +13,28 @@ impl Unit<'_> {
     /// Where code without functions has to be cut: every place that something refers to.
     pub(super) fn cuts(&self) -> Vec<Vec<u64>> {
         let mut cuts = vec![Vec::new(); self.object.sections.len()];
+        let detached: Vec<bool> = self
+            .object
+            .sections
+            .iter()
+            .zip(&self.classes)
+            .map(|(section, class)| *class == Class::Text && tables::is_detached_code(section.name.as_ref()))
+            .collect();
+        if !detached.contains(&true) {
+            return cuts;
+        }
+        let is_detached = |r: &Relocation| {
+            let section = r.symbol.and_then(|s| self.object.symbol(s).section());
+            section.is_some_and(|id| detached[id.index()])
+        };
         for (index, section) in self.object.sections.iter().enumerate() {
             if self.classes[index] == Class::Ignored {
                 continue;
             }
             let code = matches!(self.classes[index], Class::Text);
-            let detached = |id: SectionId| {
-                self.classes[id.index()] == Class::Text
-                    && tables::is_detached_code(self.object.section(id).name.as_ref())
-            };
-            let hits: Vec<&Relocation> = section
-                .relocations
-                .iter()
-                .filter(|r| r.symbol.and_then(|s| self.object.symbol(s).section()).is_some_and(detached))
-                .collect();
-            if hits.is_empty() {
-                continue;
-            }
             let arch = self.object.machine.arch();
             let mut from = 0;
-            for relocation in hits {
+            for relocation in section.relocations.iter().filter(is_detached) {
                 let Some(symbol) = relocation.symbol.map(|s| self.object.symbol(s)) else { continue };
                 let Some(target) = symbol.section() else { continue };
                 let found = code
@@ -80,7 +82,7 @@ impl Unit<'_> {
         let mut places = vec![Vec::new(); self.object.sections.len()];
         let lists =
             self.object.sections.iter().filter(|s| s.name.as_bytes() == b"__patchable_function_entries");
-        for relocation in lists.flat_map(|s| &s.relocations) {
+        for relocation in lists.flat_map(|s| s.relocations.iter()) {
             let Some(symbol) = relocation.symbol.map(|s| self.object.symbol(s)) else { continue };
             if let Some(section) = symbol.section() {
                 places[section.index()].push(symbol.value.wrapping_add_signed(relocation.addend));
@@ -297,7 +299,7 @@ impl Unit<'_> {
 
     /// How many relocations of a section lead to code.
     fn code_relocations(&self, section: &Section<'_>) -> u64 {
-        let code = |r: &&Relocation| {
+        let code = |r: &Relocation| {
             let target = r.symbol.and_then(|s| self.object.symbol(s).section());
             target.is_some_and(|id| self.classes[id.index()] == Class::Text)
         };
@@ -348,14 +350,14 @@ fn fits(size: u64, entry: u64, places: &[u64]) -> bool {
 /// The distance after which a section's relocations repeat; the whole section if they do not, as then it
 /// holds one entry.
 fn stride(section: &Section<'_>, size: u64) -> Option<u64> {
-    let list = &section.relocations;
+    let list = section.relocations.all();
+    let first = list.first()?;
     let most = 8.min(list.len());
     for count in 1..=most {
         let Some(next) = list.get(count) else { return Some(size) };
-        let step = next.offset - list[0].offset;
+        let step = next.offset - first.offset;
         let repeats = list
-            .iter()
-            .zip(&list[count..])
+            .zip(list.skip(count))
             .all(|(one, other)| one.kind == other.kind && other.offset - one.offset == step);
         if repeats && step > 0 {
             return Some(step);

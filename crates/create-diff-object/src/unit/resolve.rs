@@ -10,8 +10,7 @@ use crate::sizes::Entry;
 use crate::tables::{self, Class, EntrySize};
 
 impl Unit<'_> {
-    /// Finds the meaning of every relocation. Nobody asks for the relocations themselves afterwards, but for those of
-    /// debug information and of the author macros.
+    /// Finds the meaning of every relocation.
     pub(super) fn resolve(&mut self) {
         let arch = self.object.machine.arch();
         self.references.reserve(self.object.sections.iter().map(|s| s.relocations.len()).sum());
@@ -28,20 +27,29 @@ impl Unit<'_> {
             let entry = self.entry_of_distances(index);
             let mut code =
                 (class == Class::Text).then(|| Code::new(section.bytes(), &self.elements[range.clone()]));
+            // In data the kind says everything, and neighbours are of one kind.
+            let mut last = None;
             for relocation in &relocations {
-                let found = code.as_mut().and_then(|code| code.relocated(arch, relocation));
-                let to_end = found.map(|(_, end)| end - relocation.offset);
+                let (bias, flow) = match (&mut code, last) {
+                    (None, Some((kind, known))) if kind == relocation.kind => known,
+                    (code, _) => {
+                        let found = code.as_mut().and_then(|code| code.relocated(arch, &relocation));
+                        let to_end = found.map(|(_, end)| end - relocation.offset);
+                        let flow = arch.flow(relocation.kind, found.map_or(Flow::Next, |(flow, _)| flow));
+                        (arch.addend_bias(relocation.kind, to_end), flow)
+                    }
+                };
+                last = Some((relocation.kind, (bias, flow)));
                 let in_entry = if entry == 0 { 0 } else { (relocation.offset % entry) as i64 };
-                let bias = arch.addend_bias(relocation.kind, to_end) - in_entry;
                 // No instruction and no structure is that long.
-                let bias = i32::try_from(bias).unwrap_or_default();
+                let bias = i32::try_from(bias - in_entry).unwrap_or_default();
                 let reference = Reference {
                     offset: relocation.offset,
-                    target: self.target(relocation, i64::from(bias)),
+                    target: self.target(&relocation, i64::from(bias)),
                     kind: relocation.kind,
                     symbol: relocation.symbol.map_or(NO_SYMBOL, |symbol| symbol.0),
                     bias,
-                    flow: arch.flow(relocation.kind, found.map_or(Flow::Next, |(flow, _)| flow)),
+                    flow,
                     synthetic: false,
                 };
                 self.references.push(reference);
@@ -57,9 +65,7 @@ impl Unit<'_> {
                 }
                 element.references = from as u32..cursor as u32;
             }
-            if class == Class::Author {
-                self.object.sections[index].relocations = relocations;
-            }
+            self.object.sections[index].relocations = relocations;
         }
     }
 
@@ -195,18 +201,16 @@ impl Unit<'_> {
     pub(super) fn attach(&mut self) {
         let mut about: Vec<(ElementId, ElementId)> = Vec::new();
         for id in self.ids().filter(|id| matches!(self.element(*id).kind, Kind::Entry(_))) {
-            let element = self.element(id);
-            for index in element.references.clone() {
-                let direct = self.references[index as usize].target;
-                let Target::Element(target, _) = direct else { continue };
-                if matches!(self.element(target).kind, Kind::Function | Kind::Detached) {
+            let own = about.len();
+            for reference in self.references(id) {
+                let Target::Element(target, _) = reference.target else { continue };
+                let code = matches!(self.element(target).kind, Kind::Function | Kind::Detached);
+                // An entry that refers to a function twice is one entry.
+                if code && !about[own..].contains(&(target, id)) {
                     about.push((target, id));
                 }
             }
         }
-        // An entry that refers to a function twice is one entry.
-        about.sort_unstable();
-        about.dedup();
         self.entries_of = Lists::new(self.elements.len(), |put| {
             for &(target, entry) in &about {
                 put(target.index(), entry);

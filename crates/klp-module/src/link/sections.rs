@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bstr::{BStr, BString};
 use kpatch_elf::arch::Machine;
 use kpatch_elf::extract;
-use kpatch_elf::{Contents, Link, Section, SectionId, section_flags, section_type};
+use kpatch_elf::{Contents, Link, Relocations, Section, SectionId, section_flags, section_type};
 
 use super::{LinkError, Linker};
 use crate::special::SPECIAL_SECTIONS;
@@ -112,7 +112,7 @@ fn joins(section: &Section<'_>) -> bool {
 }
 
 fn copy<'d>(section: &Section<'d>, name: Cow<'d, BStr>) -> Section<'d> {
-    Section { name, link: Link::None, relocations: Vec::new(), ..section.clone() }
+    Section { name, link: Link::None, relocations: Relocations::new(), ..section.clone() }
 }
 
 /// Puts a section behind what is there, returns the offset it got.

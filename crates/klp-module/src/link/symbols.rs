@@ -131,7 +131,7 @@ impl<'a, 'd> Linker<'a, 'd> {
                 let mut relocations = Vec::with_capacity(section.relocations.len());
                 for relocation in &section.relocations {
                     let Some(old) = relocation.symbol else {
-                        relocations.push(Relocation { offset: relocation.offset + base, ..*relocation });
+                        relocations.push(Relocation { offset: relocation.offset + base, ..relocation });
                         continue;
                     };
                     let symbol = extract.object.symbol(old);
@@ -159,7 +159,7 @@ impl<'a, 'd> Linker<'a, 'd> {
                         addend: relocation.addend.wrapping_add(shift as i64),
                     });
                 }
-                self.out.sections[linked.index()].relocations.extend(relocations);
+                self.out.sections[linked.index()].relocations.to_mut().extend(relocations);
             }
         }
     }

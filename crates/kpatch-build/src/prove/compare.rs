@@ -29,8 +29,8 @@ pub fn prove(object: &Object<'_>, shipped: &Shipped<'_>, file: &str) -> Proof {
         let Some(base) = bases.get(section) else { continue };
         for relocation in object.section(section).relocations_in(symbol.value, symbol.value + symbol.size) {
             let at = base.at.plus(relocation.offset as i64);
-            if let Some((target, offset)) = section_target(object, relocation)
-                && let Some(Referent::Place(seen)) = referent(object, shipped, relocation, at)
+            if let Some((target, offset)) = section_target(object, &relocation)
+                && let Some(Referent::Place(seen)) = referent(object, shipped, &relocation, at)
             {
                 bases.witness(target, offset, seen);
             }
@@ -213,7 +213,7 @@ impl Function<'_> {
             }
             // Distance from the field to the instruction's end: what a PC-relative addend leaves out.
             let tail = (length - field.min(length)) as i64;
-            match self.reference(arch, relocation, tail) {
+            match self.reference(arch, &relocation, tail) {
                 Reference::Same => {}
                 Reference::Unknown => unknown += 1,
                 Reference::Other(what) => return Err(self.difference(arch, offset, what)),

@@ -151,7 +151,7 @@ impl<'d> Shipped<'d> {
                 let found =
                     id.and_then(|id| object.section(id).relocations_in(at.value, at.value + 1).first());
                 match found {
-                    Some(relocation) => ShippedRelocation::Found(object, *relocation),
+                    Some(relocation) => ShippedRelocation::Found(object, relocation),
                     None => ShippedRelocation::Missing,
                 }
             }

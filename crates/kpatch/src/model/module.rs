@@ -249,7 +249,7 @@ fn digest(object: &Object<'_>, symbol: &Symbol<'_>) -> Option<[u8; 32]> {
     let end = symbol.value.checked_add(symbol.size)?;
     let mut hash = blake3::Hasher::new();
     hash.update(section.bytes().get(usize::try_from(symbol.value).ok()?..usize::try_from(end).ok()?)?);
-    let own = section.relocations_in(symbol.value, end).iter();
+    let own = section.relocations_in(symbol.value, end);
     // Livepatch relocations are in sections of their own, sorted by offset as all are.
     let klp = object.sections.iter().filter(|other| other.is_klp_rela() && other.info == Info::Section(id));
     for relocation in own.chain(klp.flat_map(|other| other.relocations_in(symbol.value, end))) {

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use create_diff_object::{Entry, EntrySizes, Failure, Input, Options, Outcome, Report, diff};
+use kbuild::mapped::Mapped;
 use kbuild::symvers::Symvers;
 use kpatch_elf::arch::Machine;
 use kpatch_elf::{Endian, klp};
@@ -101,10 +102,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<u8, Box<dyn std::error::Error>> {
-    let original = fs_err::read(&arguments.original)?;
-    let patched = fs_err::read(&arguments.patched)?;
+    let original = Mapped::open(&arguments.original)?;
+    let patched = Mapped::open(&arguments.patched)?;
     let object = arguments.parent_name.replace('-', "_");
-    let table = fs_err::read(&arguments.parent_symtab)?;
+    let table = Mapped::open(&arguments.parent_symtab)?;
     let shipped = if table.starts_with(b"\x7fELF") {
         kbuild::symtab::SymbolTable::from_elf(&table)
             .map_err(|e| format!("{}: {e}", arguments.parent_symtab.display()))?

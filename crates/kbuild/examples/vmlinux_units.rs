@@ -8,9 +8,7 @@ use kbuild::units::UnitList;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = PathBuf::from(std::env::args_os().nth(1).ok_or("missing argument: VMLINUX")?);
-    let file = std::fs::File::open(&path)?;
-    // SAFETY: nobody writes to a kernel's debug file while this runs.
-    let data = unsafe { memmap2::Mmap::map(&file)? };
+    let data = kbuild::mapped::Mapped::open(&path)?;
     let start = Instant::now();
     let list = UnitList::from_elf(&data)?;
     let elapsed = start.elapsed();

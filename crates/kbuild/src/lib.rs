@@ -16,6 +16,7 @@ pub mod command;
 pub mod config;
 pub mod confine;
 pub mod include_graph;
+pub mod mapped;
 pub mod object_tree;
 mod paths;
 pub mod root;

@@ -12,7 +12,6 @@ pub mod launcher;
 pub mod layout;
 mod loaded;
 pub mod maintenance;
-pub mod mapped;
 pub mod mentions;
 pub mod options;
 pub mod originals;

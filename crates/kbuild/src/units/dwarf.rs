@@ -8,6 +8,7 @@ use gimli::{AttributeValue, DwAt, DwTag, EndianSlice, RunTimeEndian, SectionId};
 use object::{Object, ObjectSection};
 use thiserror::Error;
 
+use crate::mapped::Mapped;
 use crate::paths::plain;
 use crate::store::{self, Item, StoreError};
 
@@ -90,10 +91,7 @@ impl UnitList {
     /// The list for the vmlinux at a path, kept in the cache beside `item` under that item's key.
     pub fn cached(item: &Item, vmlinux: &Path) -> Result<UnitList, DwarfError> {
         let path = item.ensure::<DwarfError>(|path| {
-            let file = std::fs::File::open(vmlinux).map_err(StoreError::io("open", vmlinux))?;
-            // SAFETY: the map is read as plain bytes; the files of a cache or of a built kernel are replaced,
-            // not rewritten, so nothing changes under it.
-            let data = unsafe { memmap2::Mmap::map(&file) }.map_err(StoreError::io("read", vmlinux))?;
+            let data = Mapped::open(vmlinux).map_err(StoreError::io("read", vmlinux))?;
             store::write(path, UnitList::from_elf(&data)?.to_text().as_bytes())?;
             Ok(())
         })?;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use kbuild::mapped::Mapped;
 use kbuild::symtab::SymbolTable;
 use kbuild::symvers::Symvers;
 use kernel_artifacts::Kernel;
@@ -17,7 +18,6 @@ use super::prove::ShippedFiles;
 use super::resolve::{self, forward, kernel_error};
 use crate::error::Error;
 use crate::events::Events;
-use crate::mapped::Mapped;
 use crate::phase::Phase;
 
 /// The files of the shipped kernel, mapped or in memory. Symbol tables borrow from them, see [`Tables`].

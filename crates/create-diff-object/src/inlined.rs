@@ -28,46 +28,64 @@ impl fmt::Display for Inlined {
     }
 }
 
-/// Headers whose functions are what a static branch, a static call and a tracepoint consist of.
-const MECHANISM: [&str; 4] =
-    ["asm/jump_label.h", "linux/jump_label.h", "linux/static_call.h", "linux/tracepoint.h"];
+/// Headers, in whatever directory, whose functions are what a static branch, a static call and a tracepoint consist of.
+const MECHANISM: [&str; 3] = ["jump_label.h", "static_call.h", "tracepoint.h"];
 
-/// The inline function that a static branch or static call at a place in a section was written in. None where it was
-/// written in the function itself, or the object does not tell: this serves people, and damaged debug information is as
-/// good as none.
-pub(crate) fn writer_of(object: &Object<'_>, section: SectionId, place: u64) -> Option<Inlined> {
-    let chain = chain(object, address(section, place)).ok()?;
-    let is_mechanism = |inlined: &Inlined| {
-        let file = inlined.declared.as_ref().map(|declared| declared.file.as_str()).unwrap_or_default();
-        MECHANISM.iter().any(|header| file.ends_with(header))
-    };
-    chain.into_iter().rev().find(|inlined| !is_mechanism(inlined))
+/// Whether a function is what static branches and the like consist of, wherever they are written.
+fn is_mechanism(inlined: &Inlined) -> bool {
+    let file = inlined.declared.as_ref().and_then(|declared| declared.file.rsplit('/').next());
+    file.is_some_and(|file| MECHANISM.contains(&file))
 }
 
-/// The inlined functions around an address, outermost first.
-fn chain<'a>(object: &'a Object<'a>, place: u64) -> gimli::Result<Vec<Inlined>> {
+/// For each place in a section, the inline function that the static branch or static call there was written in. None where
+/// it was written in the function itself, or the object does not tell: this serves people, and damaged debug information
+/// is as good as none.
+pub(crate) fn writers_of(object: &Object<'_>, sites: &[(SectionId, u64)]) -> Vec<Option<Inlined>> {
+    let mut places: Vec<(u64, usize)> =
+        sites.iter().enumerate().map(|(site, &(section, place))| (address(section, place), site)).collect();
+    places.sort_unstable();
+    let mut writers = vec![None; sites.len()];
+    if !places.is_empty() && find(object, &places, &mut writers).is_err() {
+        writers.fill(None);
+    }
+    writers
+}
+
+/// Notes the innermost function around each place that is no mechanism; `places` are sorted addresses with their indexes
+/// in `writers`.
+fn find<'a>(
+    object: &'a Object<'a>,
+    places: &[(u64, usize)],
+    writers: &mut [Option<Inlined>],
+) -> gimli::Result<()> {
     let dwarf =
         gimli::Dwarf::<DebugReader<'a>>::load(|id| Ok::<_, gimli::Error>(debug_section(object, id.name())))?;
-    let mut found = Vec::new();
     let mut headers = dwarf.units();
     while let Some(header) = headers.next()? {
         let unit = dwarf.unit(header)?;
         let mut cursor = unit.entries();
+        // Functions come before those that were inlined into them.
         while let Some(entry) = cursor.next_dfs()? {
             if entry.tag() != gimli::DW_TAG_inlined_subroutine {
                 continue;
             }
+            let mut function = None;
             let mut ranges = dwarf.die_ranges(&unit, entry)?;
-            let mut covers = false;
             while let Some(range) = ranges.next()? {
-                covers |= (range.begin..range.end).contains(&place);
-            }
-            if covers {
-                found.push(read(&dwarf, &unit, entry)?);
+                let from = places.partition_point(|&(place, _)| place < range.begin);
+                for &(_, site) in places[from..].iter().take_while(|&&(place, _)| place < range.end) {
+                    let inlined = match &function {
+                        Some(inlined) => inlined,
+                        None => function.insert(read(&dwarf, &unit, entry)?),
+                    };
+                    if !is_mechanism(inlined) {
+                        writers[site] = Some(inlined.clone());
+                    }
+                }
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn read<'a>(

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use bstr::{BStr, BString};
+use kpatch_elf::SectionId;
 use kpatch_elf::klp::VMLINUX;
 
 use crate::error::{DiffError, used_by};
@@ -26,15 +27,21 @@ pub(crate) fn check(
 ) -> (BTreeSet<ElementId>, Vec<(Option<ElementId>, DiffError)>) {
     let mut dropped = BTreeSet::new();
     let mut errors = Vec::new();
+    let mut found = Vec::new();
     for &entry in &selection.order {
         let Kind::Entry(kind @ (TableKind::Jumps | TableKind::StaticCalls)) = patched.element(entry).kind
         else {
             continue;
         };
-        let Some((key, object)) = module_key(patched, lookup, selection, entry) else { continue };
+        if let Some((key, object)) = module_key(patched, lookup, selection, entry) {
+            found.push((entry, kind, key, object));
+        }
+    }
+    let writers = writers(patched, found.iter().map(|&(entry, ..)| entry));
+    for ((entry, kind, key, object), by) in found.into_iter().zip(writers) {
         let owner = entry_owner(patched, entry);
         let function = owner.map(|f| patched.name(f)).unwrap_or_default();
-        let by = writer(patched, entry).map(Box::new);
+        let by = by.map(Box::new);
         let tracepoint = match kind {
             TableKind::Jumps => key.starts_with(b"__tracepoint_"),
             _ => key.starts_with(b"__SCK__tp_func_"),
@@ -60,21 +67,29 @@ pub(crate) fn check(
     (dropped, errors)
 }
 
-/// The inline function that the site of an entry was written in.
-fn writer(patched: &Unit<'_>, entry: ElementId) -> Option<Inlined> {
-    let sites = patched.references(entry).iter();
-    let (function, distance) = sites.into_iter().find_map(|reference| match reference.target {
-        Target::Element(id, distance) if patched.element(id).kind == Kind::Function => Some((id, distance)),
-        _ => None,
-    })?;
-    let element = patched.element(function);
-    let place = element.origin.checked_add_signed(distance)?;
-    let mut writer = inlined::writer_of(&patched.object, element.section, place)?;
-    for line in writer.declared.iter_mut().chain(&mut writer.called) {
-        let tree = usize::try_from(patched.source_tree_of(line.file.as_bytes())).unwrap_or(0);
-        line.file = line.file.split_off(tree);
-    }
-    Some(writer)
+/// The inline functions that the sites of entries were written in.
+fn writers(patched: &Unit<'_>, entries: impl Iterator<Item = ElementId>) -> Vec<Option<Inlined>> {
+    let site = |entry| {
+        let (function, distance) = patched.references(entry).iter().find_map(|r| match r.target {
+            Target::Element(id, distance) if patched.element(id).kind == Kind::Function => {
+                Some((id, distance))
+            }
+            _ => None,
+        })?;
+        let element = patched.element(function);
+        Some((element.section, element.origin.checked_add_signed(distance)?))
+    };
+    let sites: Vec<Option<(SectionId, u64)>> = entries.map(site).collect();
+    let known: Vec<(SectionId, u64)> = sites.iter().flatten().copied().collect();
+    let mut found = inlined::writers_of(&patched.object, &known).into_iter();
+    let relative = |mut writer: Inlined| {
+        for line in writer.declared.iter_mut().chain(&mut writer.called) {
+            let tree = usize::try_from(patched.source_tree_of(line.file.as_bytes())).unwrap_or(0);
+            line.file = line.file.split_off(tree);
+        }
+        writer
+    };
+    sites.iter().map(|site| site.and_then(|_| found.next().flatten()).map(relative)).collect()
 }
 
 /// The key of an entry and its module, if it is in one and not in the patch.

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bstr::{BStr, BString};
 use foldhash::{HashMap, HashMapExt, HashSet};
+use kpatch_elf::{section_flags, symbol_kind};
 
 use crate::names;
 use crate::unit::{ElementId, Kind, Unit};
@@ -23,7 +24,7 @@ pub(crate) struct Twins {
     pub(crate) of_original: Vec<Option<ElementId>>,
     /// For each patched element, its original.
     pub(crate) of_patched: Vec<Option<ElementId>>,
-    /// Patched elements that have several originals to choose from, all alike, and how many.
+    /// Patched elements that have originals to choose from that nothing tells apart, and how many.
     pub(crate) ambiguous: BTreeMap<ElementId, usize>,
 }
 
@@ -64,21 +65,28 @@ pub(crate) fn correlate(original: &Unit<'_>, patched: &Unit<'_>) -> Twins {
         }
     }
     groups.retain(|_, (o, p)| !o.is_empty() && !p.is_empty());
+    let several: Vec<bool> = groups.values().map(|(o, p)| o.len().max(p.len()) > 1).collect();
+    let mut groups: BTreeMap<Group, (Members, bool)> = groups
+        .into_iter()
+        .zip(several)
+        .map(|((group, members), several)| (group, (members, several)))
+        .collect();
     // Each pair found may tell others apart, as it is somebody's referrer or content.
     let mut progress = true;
     while progress && !groups.is_empty() {
         progress = false;
         for level in LEVELS {
-            for ((function, _), (o, p)) in &mut groups {
-                progress |= refine(original, patched, &mut twins, *function, o, p, level);
+            for ((function, _), ((o, p), several)) in &mut groups {
+                let what = Refined { original, patched, function: *function, several: *several };
+                progress |= what.refine(&mut twins, o, p, level);
             }
             if progress {
                 break;
             }
         }
-        groups.retain(|_, (o, p)| !o.is_empty() && !p.is_empty());
+        groups.retain(|_, ((o, p), _)| !o.is_empty() && !p.is_empty());
     }
-    for (o, p) in groups.values() {
+    for ((o, p), _) in groups.values() {
         for id in p {
             twins.ambiguous.insert(*id, o.len());
         }
@@ -99,59 +107,85 @@ fn group_of(unit: &Unit<'_>, id: ElementId) -> Option<Group> {
     Some((kind == Kind::Function, names::base(name)))
 }
 
-/// The name of the source file of a local symbol; nothing for global ones.
-fn file<'a>(unit: &'a Unit<'_>, id: ElementId) -> Option<&'a BStr> {
-    let file = unit.file_of[unit.element(id).main?.index()]?;
-    Some(unit.object.symbol(file).name.as_ref())
+/// Whether it is a function, a name, and the number of the source file of its symbol in [`Files`].
+type NameKey<'a> = (bool, u32, &'a BStr);
+
+/// Names of source files as numbers, in alphabetical order and the same in both versions; 0 for global symbols.
+struct Files<'a>(HashMap<&'a BStr, u32>);
+
+impl<'a> Files<'a> {
+    fn of(units: [&'a Unit<'_>; 2]) -> Files<'a> {
+        let symbols = units.into_iter().flat_map(|unit| &unit.object.symbols);
+        let names: BTreeSet<&BStr> =
+            symbols.filter(|s| s.kind == symbol_kind::FILE).map(|s| s.name.as_ref()).collect();
+        Files(names.into_iter().zip(1..).collect())
+    }
+
+    /// The file of a local symbol.
+    fn number(&self, unit: &Unit<'_>, id: ElementId) -> u32 {
+        let file = unit.element(id).main.and_then(|main| unit.file_of[main.index()]);
+        file.and_then(|file| self.0.get(unit.object.symbol(file).name.as_ref()).copied()).unwrap_or_default()
+    }
 }
 
-/// Whether it is a function, a name, and the source file of its symbol.
-type NameKey<'a> = (bool, &'a BStr, &'a BStr);
-
-/// Who has a name in one version.
-#[derive(Clone, Copy, Default)]
-enum Bearer {
-    #[default]
-    Nobody,
-    Only(ElementId),
-    Several,
-}
+/// Who has a name in one version: an element, nobody or several.
+#[derive(Clone, Copy)]
+struct Bearer(u32);
 
 impl Bearer {
+    const NOBODY: u32 = u32::MAX;
+    const SEVERAL: u32 = u32::MAX - 1;
+
     fn add(&mut self, id: ElementId) {
-        *self = match self {
-            Bearer::Nobody => Bearer::Only(id),
-            _ => Bearer::Several,
-        };
+        self.0 = if self.0 == Self::NOBODY { id.0 } else { Self::SEVERAL };
+    }
+
+    fn only(self) -> Option<ElementId> {
+        (self.0 < Self::SEVERAL).then_some(ElementId(self.0))
+    }
+}
+
+impl Default for Bearer {
+    fn default() -> Bearer {
+        Bearer(Self::NOBODY)
     }
 }
 
 /// Pairs elements whose names the source gave and that occur once on each side.
 fn by_name(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins) {
     let numbered = numbered_bases(original, patched);
-    for with_file in [false, true] {
+    for files in [None, Some(Files::of([original, patched]))] {
+        let left = |unit, twin| -> Vec<ElementId> {
+            let (unit, twin): (&Unit<'_>, &[Option<ElementId>]) = (unit, twin);
+            unit.ids().filter(|id| twin[id.index()].is_none() && correlated(unit.element(*id).kind)).collect()
+        };
+        let sides =
+            [(original, left(original, &twins.of_original)), (patched, left(patched, &twins.of_patched))];
         // Only asked, never iterated over: its order means nothing.
-        let mut bearers: HashMap<NameKey<'_>, [Bearer; 2]> = HashMap::with_capacity(original.elements.len());
-        for (side, unit, twin) in [(0, original, &twins.of_original), (1, patched, &twins.of_patched)] {
-            for id in unit.ids().filter(|id| twin[id.index()].is_none()) {
-                for key in name_keys(unit, id, with_file, &numbered) {
+        let mut bearers: HashMap<NameKey<'_>, [Bearer; 2]> = HashMap::with_capacity(sides[0].1.len());
+        for (side, (unit, ids)) in sides.iter().enumerate() {
+            for &id in ids {
+                for key in name_keys(unit, id, files.as_ref(), &numbered) {
                     bearers.entry(key).or_default()[side].add(id);
                 }
             }
         }
-        let mut pairs: Vec<(NameKey<'_>, ElementId, ElementId)> = Vec::new();
-        for id in original.ids().filter(|id| twins.of_original[id.index()].is_none()) {
-            for key in name_keys(original, id, with_file, &numbered) {
-                if let Some(&[Bearer::Only(o), Bearer::Only(p)]) = bearers.get(&key) {
-                    pairs.push((key, o, p));
-                }
-            }
-        }
+        let found = |&id: &ElementId| {
+            name_keys(original, id, files.as_ref(), &numbered).filter_map(|key| {
+                let &[one, other] = bearers.get(&key)?;
+                Some((key, one.only()?, other.only()?))
+            })
+        };
+        let originals = &sides[0].1;
+        let mut pairs: Vec<Pair> = originals.iter().flat_map(found).map(|(_, o, p)| (o, p)).collect();
         // Where aliases lead to several counterparts, the first name decides, not the order of the symbols.
         if !is_one_to_one(&pairs, original.elements.len(), patched.elements.len()) {
-            pairs.sort_unstable_by_key(|&(key, ..)| key);
+            let mut named: Vec<(NameKey<'_>, ElementId, ElementId)> =
+                originals.iter().flat_map(found).collect();
+            named.sort_unstable_by_key(|&((function, file, name), ..)| (function, name, file));
+            pairs = named.into_iter().map(|(_, o, p)| (o, p)).collect();
         }
-        for (_, o, p) in pairs {
+        for (o, p) in pairs {
             if twins.of_original[o.index()].is_none() && twins.of_patched[p.index()].is_none() {
                 twins.pair(o, p);
             }
@@ -159,10 +193,13 @@ fn by_name(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins) {
     }
 }
 
+/// An element of the original and one of the patched version.
+type Pair = (ElementId, ElementId);
+
 /// Whether all pairs of an element are with the same counterpart.
-fn is_one_to_one(pairs: &[(NameKey<'_>, ElementId, ElementId)], originals: usize, patched: usize) -> bool {
+fn is_one_to_one(pairs: &[Pair], originals: usize, patched: usize) -> bool {
     let (mut of_original, mut of_patched) = (vec![None; originals], vec![None; patched]);
-    pairs.iter().all(|&(_, o, p)| {
+    pairs.iter().all(|&(o, p)| {
         *of_original[o.index()].get_or_insert(p) == p && *of_patched[p.index()].get_or_insert(o) == o
     })
 }
@@ -186,16 +223,16 @@ fn numbered_bases(original: &Unit<'_>, patched: &Unit<'_>) -> HashSet<BString> {
 fn name_keys<'a>(
     unit: &'a Unit<'_>,
     id: ElementId,
-    with_file: bool,
+    files: Option<&Files<'_>>,
     numbered: &'a HashSet<BString>,
 ) -> impl Iterator<Item = NameKey<'a>> + use<'a> {
     let kind = unit.element(id).kind;
-    let source = if with_file { file(unit, id) } else { None };
+    let file = files.map_or(0, |files| files.number(unit, id));
     let names = correlated(kind).then(|| unit.names(id)).into_iter().flatten();
     names
         .filter(|name| !names::is_numbered(name))
         .filter(|name| !(name.contains(&b'.') && numbered.contains(*name)))
-        .map(move |name| (kind == Kind::Function, name, source.unwrap_or_default()))
+        .map(move |name| (kind == Kind::Function, file, name))
 }
 
 /// What elements of a group are told apart by, most telling first.
@@ -207,6 +244,8 @@ enum Level {
     Content,
     /// Referrers, and what these refer to around it.
     Surroundings,
+    /// What stands beside it in its referrers, on either side.
+    Neighbours,
     /// Referrers, each with the same number of members, and the order in which they refer to them; clones
     /// that are equal in everything are interchangeable.
     Order,
@@ -214,115 +253,146 @@ enum Level {
     OneReferrer,
 }
 
-const LEVELS: [Level; 6] =
-    [Level::Both, Level::Referrers, Level::Content, Level::Surroundings, Level::Order, Level::OneReferrer];
+const LEVELS: [Level; 7] = [
+    Level::Both,
+    Level::Referrers,
+    Level::Content,
+    Level::Surroundings,
+    Level::Neighbours,
+    Level::Order,
+    Level::OneReferrer,
+];
 
-fn refine(
-    original: &Unit<'_>,
-    patched: &Unit<'_>,
-    twins: &mut Twins,
+/// A group of elements that have no counterparts yet.
+struct Refined<'a, 'd> {
+    original: &'a Unit<'d>,
+    patched: &'a Unit<'d>,
     function: bool,
-    o: &mut Vec<ElementId>,
-    p: &mut Vec<ElementId>,
-    level: Level,
-) -> bool {
-    if o.is_empty() || p.is_empty() {
-        return false;
-    }
-    // The only ones of their name: the number says nothing. State must not wander from one function's
-    // static local to another's, though.
-    if let ([one], [other]) = (o.as_slice(), p.as_slice()) {
-        let (one, other) = (*one, *other);
-        if function || may_be_same_datum(original, patched, one, other) {
-            twins.pair(one, other);
-        }
-        o.clear();
-        p.clear();
-        return true;
-    }
-    if level == Level::Surroundings && !function && o.len() != p.len() {
-        return by_neighbours(original, patched, twins, o, p);
-    }
-    let mut keys: BTreeMap<Vec<u8>, Members> = BTreeMap::new();
-    for (id, key) in keys_of(original, &twins.of_original, true, o, level) {
-        keys.entry(key).or_default().0.push(id);
-    }
-    for (id, key) in keys_of(patched, &twins.of_patched, false, p, level) {
-        keys.entry(key).or_default().1.push(id);
-    }
-    let mut found = false;
-    for (ones, others) in keys.values() {
-        if let ([one], [other]) = (ones.as_slice(), others.as_slice()) {
-            // At the last level an element has several keys.
-            let free = twins.of_original[one.index()].is_none() && twins.of_patched[other.index()].is_none();
-            if free && (function || may_be_same_datum(original, patched, *one, *other)) {
-                twins.pair(*one, *other);
-                found = true;
-            }
-        } else if level == Level::Order && ones.len() == others.len() && function {
-            let content = |unit: &Unit<'_>, twin: &[Option<ElementId>], first, id| {
-                let mut out = Vec::new();
-                evidence::content(unit, twin, first, id, &mut out);
-                out
-            };
-            let first = content(original, &twins.of_original, true, ones[0]);
-            let alike = ones.iter().all(|id| content(original, &twins.of_original, true, *id) == first)
-                && others.iter().all(|id| content(patched, &twins.of_patched, false, *id) == first);
-            if alike {
-                for (one, other) in ones.iter().zip(others) {
-                    twins.pair(*one, *other);
-                }
-                found = true;
-            }
-        }
-    }
-    o.retain(|id| twins.of_original[id.index()].is_none());
-    p.retain(|id| twins.of_patched[id.index()].is_none());
-    found
+    /// There were several of one version at first.
+    several: bool,
 }
 
-/// Pairs data of which there are more in one version: what came or went changes what stands beside it, so that either
-/// neighbour tells them apart unless the other contradicts. That an element is a referrer's first or last is no sign.
-fn by_neighbours(
-    original: &Unit<'_>,
-    patched: &Unit<'_>,
-    twins: &mut Twins,
-    o: &mut Vec<ElementId>,
-    p: &mut Vec<ElementId>,
-) -> bool {
-    let mut votes: BTreeSet<(ElementId, ElementId)> = BTreeSet::new();
-    for note in [Note::Before, Note::After] {
-        let mut keys: BTreeMap<BTreeSet<Vec<u8>>, Members> = BTreeMap::new();
-        for (id, key) in evidence::uses(original, &twins.of_original, true, o, note) {
+impl Refined<'_, '_> {
+    /// Pairs what a level tells apart; true if it did.
+    fn refine(
+        &self,
+        twins: &mut Twins,
+        o: &mut Vec<ElementId>,
+        p: &mut Vec<ElementId>,
+        level: Level,
+    ) -> bool {
+        let Refined { original, patched, function, several } = *self;
+        if o.is_empty() || p.is_empty() {
+            return false;
+        }
+        // The only ones of their name: the number says nothing. State must not wander from one function's
+        // static local to another's, though.
+        if let ([one], [other]) = (o.as_slice(), p.as_slice()) {
+            let (one, other) = (*one, *other);
+            let state = several && original.section(one).has(section_flags::WRITE);
+            if state && !evidence::keeps_order(original, patched, &twins.of_original, one, other) {
+                return false;
+            }
+            if function || may_be_same_datum(original, patched, one, other) {
+                twins.pair(one, other);
+            }
+            o.clear();
+            p.clear();
+            return true;
+        }
+        if level == Level::Neighbours || level == Level::Surroundings && !function && o.len() != p.len() {
+            return !function && self.by_neighbours(twins, o, p);
+        }
+        let mut keys: BTreeMap<Vec<u8>, Members> = BTreeMap::new();
+        for (id, key) in keys_of(original, &twins.of_original, true, o, level) {
             keys.entry(key).or_default().0.push(id);
         }
-        for (id, key) in evidence::uses(patched, &twins.of_patched, false, p, note) {
+        for (id, key) in keys_of(patched, &twins.of_patched, false, p, level) {
             keys.entry(key).or_default().1.push(id);
         }
-        for (key, members) in &keys {
-            if let ([one], [other]) = (members.0.as_slice(), members.1.as_slice())
-                && !key.is_empty()
-            {
-                votes.insert((*one, *other));
+        // An order is no proof against what stands beside a datum: it may be new, and another's place taken by it.
+        let by_order = matches!(level, Level::Order | Level::OneReferrer) && !function;
+        let votes = if by_order { self.votes(twins, o, p) } else { BTreeSet::new() };
+        let mut found = false;
+        for (ones, others) in keys.values() {
+            if let ([one], [other]) = (ones.as_slice(), others.as_slice()) {
+                // At the last level an element has several keys.
+                let free =
+                    twins.of_original[one.index()].is_none() && twins.of_patched[other.index()].is_none();
+                let against = |&(a, b): &(ElementId, ElementId)| (a == *one) != (b == *other);
+                if free
+                    && !votes.iter().any(against)
+                    && (function || may_be_same_datum(original, patched, *one, *other))
+                {
+                    twins.pair(*one, *other);
+                    found = true;
+                }
+            } else if level == Level::Order && ones.len() == others.len() && function {
+                let content = |unit: &Unit<'_>, twin: &[Option<ElementId>], first, id| {
+                    let mut out = Vec::new();
+                    evidence::content(unit, twin, first, id, &mut out);
+                    out
+                };
+                let first = content(original, &twins.of_original, true, ones[0]);
+                let alike = ones.iter().all(|id| content(original, &twins.of_original, true, *id) == first)
+                    && others.iter().all(|id| content(patched, &twins.of_patched, false, *id) == first);
+                if alike {
+                    for (one, other) in ones.iter().zip(others) {
+                        twins.pair(*one, *other);
+                    }
+                    found = true;
+                }
             }
         }
+        o.retain(|id| twins.of_original[id.index()].is_none());
+        p.retain(|id| twins.of_patched[id.index()].is_none());
+        found
     }
-    let mut wanted: [HashMap<ElementId, u32>; 2] = Default::default();
-    for &(one, other) in &votes {
-        *wanted[0].entry(one).or_default() += 1;
-        *wanted[1].entry(other).or_default() += 1;
+
+    /// Which data are beside the same thing, before or behind, in referrers that are each other's versions. That an
+    /// element is a referrer's first or last is no sign.
+    fn votes(&self, twins: &Twins, o: &[ElementId], p: &[ElementId]) -> BTreeSet<Pair> {
+        let mut votes = BTreeSet::new();
+        for note in [Note::Before, Note::After] {
+            let mut keys: BTreeMap<BTreeSet<Vec<u8>>, Members> = BTreeMap::new();
+            for (id, key) in evidence::uses(self.original, &twins.of_original, true, o, note) {
+                keys.entry(key).or_default().0.push(id);
+            }
+            for (id, key) in evidence::uses(self.patched, &twins.of_patched, false, p, note) {
+                keys.entry(key).or_default().1.push(id);
+            }
+            for (key, members) in &keys {
+                if let ([one], [other]) = (members.0.as_slice(), members.1.as_slice())
+                    && !key.is_empty()
+                {
+                    votes.insert((*one, *other));
+                }
+            }
+        }
+        votes
     }
-    let pairs: Vec<_> = votes
-        .into_iter()
-        .filter(|(one, other)| wanted[0][one] == 1 && wanted[1][other] == 1)
-        .filter(|&(one, other)| may_be_same_datum(original, patched, one, other))
-        .collect();
-    for &(one, other) in &pairs {
-        twins.pair(one, other);
+
+    /// Pairs data by one of their neighbours: what came or went changes what stands beside it, so that either neighbour
+    /// tells them apart unless the other contradicts.
+    fn by_neighbours(&self, twins: &mut Twins, o: &mut Vec<ElementId>, p: &mut Vec<ElementId>) -> bool {
+        let votes = self.votes(twins, o, p);
+        let mut wanted: [HashMap<ElementId, u32>; 2] = Default::default();
+        for &(one, other) in &votes {
+            *wanted[0].entry(one).or_default() += 1;
+            *wanted[1].entry(other).or_default() += 1;
+        }
+        let pairs: Vec<Pair> = votes
+            .into_iter()
+            .filter(|(one, other)| wanted[0][one] == 1 && wanted[1][other] == 1)
+            .filter(|&(one, other)| may_be_same_datum(self.original, self.patched, one, other))
+            .collect();
+        for &(one, other) in &pairs {
+            twins.pair(one, other);
+        }
+        o.retain(|id| twins.of_original[id.index()].is_none());
+        p.retain(|id| twins.of_patched[id.index()].is_none());
+        !pairs.is_empty()
     }
-    o.retain(|id| twins.of_original[id.index()].is_none());
-    p.retain(|id| twins.of_patched[id.index()].is_none());
-    !pairs.is_empty()
 }
 
 /// The keys of elements at a level: equal keys of both versions make a pair if nobody else has them.

@@ -128,7 +128,9 @@ pub enum DiffError {
         section: String,
     },
     /// Two elements of one name cannot be told apart.
-    #[error("{name} cannot be matched with its original: {candidates} candidates, all alike ({section})")]
+    #[error(
+        "{name} cannot be matched with its original: nothing tells which of {candidates} it is, if any ({section})"
+    )]
     Ambiguous {
         /// Its name.
         name: String,

@@ -197,3 +197,40 @@ pub(super) fn content(
         }
     }
 }
+
+/// Whether two data come in the same order as those of their name that have counterparts, wherever a function of both
+/// versions refers to several.
+pub(super) fn keeps_order(
+    original: &Unit<'_>,
+    patched: &Unit<'_>,
+    twin: &[Option<ElementId>],
+    one: ElementId,
+    other: ElementId,
+) -> bool {
+    let base = |unit: &Unit<'_>, id| unit.symbol_name(id).map(names::base);
+    let name = base(original, one);
+    // Data of that name in the order in which a function refers to them first.
+    let order = |unit: &Unit<'_>, by: ElementId| -> Vec<ElementId> {
+        let mut seen = BTreeSet::new();
+        let targets =
+            unit.references(by).iter().filter_map(|reference| match unit.through(reference.target) {
+                Target::Element(target, _) => Some(target),
+                _ => None,
+            });
+        targets.filter(|id| base(unit, *id) == name && seen.insert(*id)).collect()
+    };
+    let referrers: BTreeSet<ElementId> = original.referrers[one.index()].iter().map(|(by, _)| *by).collect();
+    referrers.into_iter().filter_map(|by| Some((by, twin[by.index()]?))).all(|(by, version)| {
+        let before: Vec<ElementId> = order(original, by)
+            .into_iter()
+            .filter_map(|id| if id == one { Some(other) } else { twin[id.index()] })
+            .collect();
+        let after = order(patched, version);
+        let place = |list: &[ElementId], id| list.iter().position(|known| *known == id);
+        let (Some(was), Some(is)) = (place(&before, other), place(&after, other)) else { return true };
+        before.iter().enumerate().all(|(at, id)| match place(&after, *id) {
+            Some(now) => at.cmp(&was) == now.cmp(&is),
+            None => true,
+        })
+    })
+}

@@ -295,7 +295,8 @@ impl<'a, 'd> Comparer<'a, 'd> {
 
     /// Compares the entries of special sections about a function that its code does not show.
     fn entries_difference(&self, o: ElementId, p: ElementId) -> Option<Difference> {
-        let relevant = |unit: &Unit<'d>, id: ElementId| -> Vec<(TableKind, ElementId)> {
+        // By kind, site and number; the kind is told as a number to be sorted by.
+        let relevant = |unit: &Unit<'d>, id: ElementId| -> Vec<(u8, i64, ElementId, TableKind)> {
             let mut list: Vec<_> = unit.entries_of[id.index()]
                 .iter()
                 .filter_map(|&entry| match unit.element(entry).kind {
@@ -304,34 +305,32 @@ impl<'a, 'd> Comparer<'a, 'd> {
                         | TableKind::Exceptions
                         | TableKind::Jumps
                         | TableKind::Alternatives),
-                    ) => Some((kind, entry)),
+                    ) => Some((kind as u8, Self::site(unit, entry, id), entry, kind)),
                     _ => None,
                 })
                 .collect();
-            list.sort_by_key(|&(kind, entry)| (kind as u8, Self::site(unit, entry, id), entry));
+            list.sort_unstable_by_key(|&(kind, site, entry, _)| (kind, site, entry));
             list
         };
+        if self.original.entries_of[o.index()].is_empty() && self.patched.entries_of[p.index()].is_empty() {
+            return None;
+        }
         let (one, other) = (relevant(self.original, o), relevant(self.patched, p));
-        let found = |entry: Option<&(TableKind, ElementId)>, unit: &Unit<'d>| {
-            entry.map_or(0, |(_, e)| {
-                Self::site(unit, *e, if std::ptr::eq(unit, self.original) { o } else { p })
-            })
-        };
         for index in 0..one.len().max(other.len()) {
             let same = match (one.get(index), other.get(index)) {
-                (Some((ka, a)), Some((kb, b))) => ka == kb && self.same_entry(*ka, *a, *b),
+                (Some(&(.., a, ka)), Some(&(.., b, kb))) => ka == kb && self.same_entry(ka, a, b),
                 _ => false,
             };
             if !same {
                 let table = one
                     .get(index)
-                    .map(|(_, e)| self.original.section(*e).name.to_string())
-                    .or_else(|| other.get(index).map(|(_, e)| self.patched.section(*e).name.to_string()))
+                    .map(|(.., e, _)| self.original.section(*e).name.to_string())
+                    .or_else(|| other.get(index).map(|(.., e, _)| self.patched.section(*e).name.to_string()))
                     .unwrap_or_default();
                 return Some(Difference {
                     what: format!("its entry in {table}"),
-                    original: found(one.get(index), self.original),
-                    patched: found(other.get(index), self.patched),
+                    original: one.get(index).map_or(0, |&(_, site, ..)| site),
+                    patched: other.get(index).map_or(0, |&(_, site, ..)| site),
                 });
             }
         }
@@ -354,17 +353,16 @@ impl<'a, 'd> Comparer<'a, 'd> {
         if x.size() != y.size() {
             return false;
         }
-        let (mut one, mut other) = (self.original.bytes(a).to_vec(), self.patched.bytes(b).to_vec());
-        if kind == TableKind::Bugs
-            && let Some(line) = tables::bug_line(x.size())
-        {
-            for bytes in [&mut one, &mut other] {
-                if let Some(field) = bytes.get_mut(line.clone()) {
-                    field.fill(0);
-                }
+        let (one, other) = (self.original.bytes(a), self.patched.bytes(b));
+        let line = if kind == TableKind::Bugs { tables::bug_line(x.size()) } else { None };
+        let same = match line {
+            Some(line) => {
+                one.get(..line.start) == other.get(..line.start)
+                    && one.get(line.end..) == other.get(line.end..)
             }
-        }
-        if one != other {
+            None => one == other,
+        };
+        if !same {
             return false;
         }
         let empty = kind == TableKind::Alternatives

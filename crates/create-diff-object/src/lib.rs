@@ -362,6 +362,12 @@ fn compare(
 
 /// What the author wants ignored counts as unchanged.
 fn apply_author(patched: &Unit<'_>, author: &Author, statuses: &mut select::Statuses, report: &mut Report) {
+    for function in &author.forced {
+        report.warnings.push(format!("function '{function}' marked with KPATCH_FORCE_UNSAFE!"));
+    }
+    if author.ignored_functions.is_empty() && author.ignored_sections.is_empty() {
+        return;
+    }
     for id in patched.ids() {
         let section: &BStr = patched.section(id).name.as_ref();
         let function = patched.element(id).kind == Kind::Function;
@@ -378,9 +384,6 @@ fn apply_author(patched: &Unit<'_>, author: &Author, statuses: &mut select::Stat
                 report.ignored_sections.push(section);
             }
         }
-    }
-    for function in &author.forced {
-        report.warnings.push(format!("function '{function}' marked with KPATCH_FORCE_UNSAFE!"));
     }
 }
 

@@ -12,7 +12,8 @@ use bstr::{BStr, BString, ByteSlice};
 pub(crate) fn base(name: &BStr) -> BString {
     let mut parts = name.split(|&b| b == b'.');
     let head = parts.next().unwrap_or_default();
-    let mut out: BString = counted_head(head).into();
+    let mut out: BString = Vec::with_capacity(name.len()).into();
+    push_head(head, &mut out);
     let mut numbered = false;
     let mut worded = false;
     for part in parts {
@@ -31,14 +32,14 @@ pub(crate) fn base(name: &BStr) -> BString {
     out
 }
 
-/// The part before the first dot, without the value of the preprocessor's `__COUNTER__` where the kernel's
+/// Adds the part before the first dot, without the value of the preprocessor's `__COUNTER__` where the kernel's
 /// macros put it.
-fn counted_head(head: &[u8]) -> Vec<u8> {
+fn push_head(head: &[u8], out: &mut Vec<u8>) {
     if !is_counted(head) {
-        return head.to_vec();
+        out.extend_from_slice(head);
+        return;
     }
     // `__initcall__kmod_foo__12_345_foo_init7` holds counter and line inside.
-    let mut out = Vec::with_capacity(head.len());
     for (index, piece) in head.split(|&b| b == b'_').enumerate() {
         if index > 0 {
             out.push(b'_');
@@ -51,7 +52,6 @@ fn counted_head(head: &[u8]) -> Vec<u8> {
     while out.last().is_some_and(u8::is_ascii_digit) {
         out.pop();
     }
-    out
 }
 
 /// True if the kernel's macros put the value of the preprocessor's `__COUNTER__` into names that begin so.
@@ -155,6 +155,10 @@ pub(crate) fn is_clang_unnamed(section: &BStr) -> bool {
 
 /// Code and data that the kernel frees or may free after start.
 pub(crate) fn is_discarded_after_init(section: &BStr) -> bool {
+    // Asked for every element, most of which are in `.text`, `.data`, `.rodata` or `__bug_table`.
+    if section.starts_with(b".text") || !section.starts_with(b".") {
+        return false;
+    }
     [&b".init."[..], b".exit.", b".meminit.", b".memexit.", b".devinit.", b".cpuinit.", b".head.text"]
         .iter()
         .any(|prefix| section.starts_with(prefix))

@@ -89,32 +89,48 @@ impl<'a> Iterator for Fields<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let start = self.0.iter().position(|byte| !byte.is_ascii_whitespace())?;
+        let start = self.0.iter().position(|&byte| byte != b' ' && byte != b'\t')?;
         let line = &self.0[start..];
-        let end = line.find_byte(b' ').unwrap_or(line.len());
+        // Fields are so short that a search by vectors does not pay.
+        let end = line.iter().position(|&byte| byte == b' ').unwrap_or(line.len());
         let (field, rest) = line.split_at(end);
         self.0 = rest;
         Some(field)
     }
 }
 
+/// The values of hexadecimal digits, 16 for what is none.
+const DIGITS: [u8; 256] = {
+    let mut values = [16; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        values[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        values[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    values
+};
+
 fn hex(digits: &[u8]) -> Option<u64> {
-    number(digits, 16)
+    number(digits, 16, 16)
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
-    number(digits, 10)
+    number(digits, 10, 19)
 }
 
-/// A number without sign.
-fn number(digits: &[u8], base: u32) -> Option<u64> {
-    if digits.is_empty() {
+/// A number without sign, of at most so many digits that it fits.
+fn number(digits: &[u8], base: u8, most: usize) -> Option<u64> {
+    if digits.is_empty() || digits.len() > most {
         return None;
     }
-    digits.iter().try_fold(0_u64, |value, &digit| {
-        let digit = char::from(digit).to_digit(base)?;
-        value.checked_mul(u64::from(base))?.checked_add(u64::from(digit))
-    })
+    let (mut value, mut largest) = (0, 0);
+    for &byte in digits {
+        let digit = DIGITS[usize::from(byte)];
+        largest = digit.max(largest);
+        value = value * u64::from(base) + u64::from(digit);
+    }
+    (largest < base).then_some(value)
 }
 
 #[cfg(test)]
@@ -131,6 +147,16 @@ mod tests {
         assert!(table.symbol(show).file.is_some());
         assert!(table.global("far".into()).is_some());
         assert_eq!(table.named("hidden".into()).count(), 0);
+    }
+
+    #[test]
+    fn numbers_are_read_in_both_bases() {
+        assert_eq!(hex(b"ffFFffffffffffff"), Some(u64::MAX));
+        assert_eq!(decimal(b"9999999999999999999"), Some(9_999_999_999_999_999_999));
+        for digits in [&b""[..], b"g", b"1 ", b"00000000000000000"] {
+            assert_eq!(hex(digits), None);
+        }
+        assert_eq!(decimal(b"1a"), None);
     }
 
     #[test]

@@ -392,19 +392,19 @@ pub(crate) fn select(patched: &Unit<'_>, statuses: &Statuses, seeds: &Seeds) -> 
     };
     for id in patched.ids() {
         let element = patched.element(id);
-        let init = patched.is_freed(patched.element(id).section);
+        let init = || patched.is_freed(element.section);
         if seeds.ignored.contains(&id) || patched.classes[element.section.index()] == Class::Registration {
             continue;
         }
         match (element.kind, statuses.of[id.index()]) {
-            (Kind::Function, Change::Changed) if !init => {
+            (Kind::Function, Change::Changed) if !init() => {
                 let why = match statuses.contains.get(&id) {
                     Some(part) => Why::ContainsChanged(*part),
                     None => Why::Changed,
                 };
                 take(&mut selection, &mut queue, id, why);
             }
-            (Kind::Function | Kind::Datum, Change::New) if !patched.is_local(id) && !init => {
+            (Kind::Function | Kind::Datum, Change::New) if !patched.is_local(id) && !init() => {
                 take(&mut selection, &mut queue, id, Why::NewGlobal);
             }
             _ => {}

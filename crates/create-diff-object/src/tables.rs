@@ -114,11 +114,17 @@ const IGNORED: [&[u8]; 22] = [
     b".strtab",
 ];
 
+/// What the names of nearly all sections begin with, and none of those with a meaning of their own.
+const ORDINARY: [&[u8]; 4] = [b".text", b".data", b".rodata", b".bss"];
+
 /// How a section is treated.
 pub(crate) fn classify(section: &Section<'_>, machine: Machine) -> Class {
     use EntrySize::{Bytes, Layout, Structure};
     let name: &BStr = section.name.as_ref();
     let plain = |size| Class::Table(TableKind::Plain, size);
+    if section.is_alloc() && ORDINARY.iter().any(|prefix| name.starts_with(prefix)) {
+        return ordinary(section);
+    }
     if section.kind == section_type::GROUP || section.kind == section_type::LLVM_ADDRSIG {
         return Class::Ignored;
     }
@@ -174,6 +180,11 @@ pub(crate) fn classify(section: &Section<'_>, machine: Machine) -> Class {
     if REGISTRATIONS.iter().any(|prefix| name.starts_with(prefix)) {
         return Class::Registration;
     }
+    ordinary(section)
+}
+
+/// What a loaded section without a name of its own is by its type and flags.
+fn ordinary(section: &Section<'_>) -> Class {
     if section.is_text() {
         return Class::Text;
     }

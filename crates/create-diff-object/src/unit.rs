@@ -8,7 +8,9 @@ mod cut;
 mod lists;
 mod resolve;
 
-use bstr::BStr;
+use std::fmt::Write as _;
+
+use bstr::{BStr, ByteSlice};
 use kpatch_elf::arch::Flow;
 use kpatch_elf::{Object, ReadError, Section, SectionId, Symbol, SymbolId, symbol_kind};
 
@@ -193,6 +195,8 @@ impl<'d> Unit<'d> {
             }
         });
         let mut symbols: Vec<SymbolId> = Vec::new();
+        unit.element_symbols.reserve(unit.object.symbols.len());
+        unit.elements.reserve(unit.object.sections.len());
         let (cuts, patchable) = (unit.cuts(), unit.patchable());
         let mut errors = Vec::new();
         for index in 0..unit.object.sections.len() {
@@ -290,7 +294,12 @@ impl<'d> Unit<'d> {
         match element.main {
             Some(symbol) => names::text(self.object.symbol(symbol).name.as_ref()),
             None if element.start == 0 => names::text(self.section(id).name.as_ref()),
-            None => format!("{}+{:#x}", self.section(id).name, element.start),
+            None => {
+                let mut name = names::text(self.section(id).name.as_ref());
+                // Writing to a text does not fail.
+                let _ = write!(name, "+{:#x}", element.start);
+                name
+            }
         }
     }
 
@@ -332,6 +341,9 @@ impl<'d> Unit<'d> {
         let Class::Strings(unit) = self.classes[section.index()] else { return None };
         let from = start.checked_add_signed(delta)?;
         let bytes = self.object.section(section).bytes().get(usize::try_from(from).ok()?..)?;
+        if unit == 1 {
+            return bytes.get(..=bytes.find_byte(0)?);
+        }
         let unit = usize::try_from(unit).ok()?;
         let length = bytes.chunks(unit).position(|c| c.iter().all(|&b| b == 0))?;
         bytes.get(..(length + 1) * unit)

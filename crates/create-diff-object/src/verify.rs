@@ -46,18 +46,21 @@ pub(crate) fn verify(
     let mut left_out = Vec::new();
     for id in patched.ids() {
         let element = patched.element(id);
-        let section: &BStr = patched.section(id).name.as_ref();
         let status = statuses.of[id.index()];
+        if status == Change::Same || !matches!(element.kind, Kind::Function | Kind::Datum) {
+            continue;
+        }
+        let section: &BStr = patched.section(id).name.as_ref();
         let name = || patched.name(id);
         let ignored = author.ignores(section) || author.ignored_functions.contains(&id);
-        if tables::is_export(section) && status != Change::Same {
+        if tables::is_export(section) {
             if status == Change::New && element.kind == Kind::Datum {
                 warnings.push(format!("{} has no effect outside the patch", patched.name(id)));
             }
             continue;
         }
         let never_run = object == VMLINUX && tables::is_exit(section);
-        if ignored || never_run || status == Change::Same {
+        if ignored || never_run {
             continue;
         }
         let registration = patched.classes[element.section.index()] == Class::Registration;

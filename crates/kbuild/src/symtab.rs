@@ -210,10 +210,10 @@ impl<'d> SymbolTable<'d> {
     }
 
     /// All symbols of that name, undefined ones included, in kallsyms order.
-    pub fn named(&self, name: &BStr) -> impl Iterator<Item = ShippedId> + '_ {
+    pub fn named<'a>(&'a self, name: &'a BStr) -> impl Iterator<Item = ShippedId> + 'a {
         let from = self.by_name.partition_point(|&i| self.symbols[i as usize].name.as_ref() < name);
-        let count = self.by_name[from..].partition_point(|&i| self.symbols[i as usize].name.as_ref() <= name);
-        self.by_name[from..from + count].iter().map(|&i| ShippedId(i))
+        let same = move |id: &ShippedId| self.symbol(*id).name.as_ref() == name;
+        self.by_name[from..].iter().map(|&i| ShippedId(i)).take_while(same)
     }
 
     /// The global or weak definition of that name; a global one before a weak one.
@@ -351,7 +351,7 @@ pub fn hidden_from_kallsyms(name: &BStr) -> bool {
     PREFIXES.iter().any(|p| name.starts_with(p))
         || SUFFIXES.iter().any(|s| name.ends_with(s))
         || NAMES.iter().any(|n| name.as_bytes() == *n)
-        || name.contains(&b'.') && PARTS.iter().any(|p| name.contains_str(p))
+        || name.contains(&b'.') && PARTS.iter().any(|p| name.windows(p.len()).any(|part| part == *p))
         || thunk() == Some(true)
         || name.strip_prefix(b"kallsyms_").is_some_and(|rest| TABLES.contains(&rest))
 }

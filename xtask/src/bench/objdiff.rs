@@ -37,7 +37,8 @@ const LARGE: u64 = 50_000;
 /// So many times fewer instructions.
 const AIM: f64 = 5.0;
 
-/// A 60,000-function object is to be compared in this time, with so many times its size in memory.
+/// A 60,000-function object is to be compared in this time, with so many times its size in memory: that of one object for
+/// what the tool allocates, that of both for all that it touches, as the inputs are mapped and count there, too.
 const LONGEST: Duration = Duration::from_secs(2);
 const MOST_MEMORY: f64 = 4.0;
 
@@ -127,8 +128,18 @@ fn grown(
 ) -> Result<()> {
     let (bases, sizes) = bases()?;
     println!(
-        "\n{:>9} {:>8} {:>10} {:>12} {:>8} {:>8} {:>8} {:>10} {:>7}",
-        "functions", "MB", "10^6 instr", "per function", "seconds", "MB", "of size", "C tool", "ratio"
+        "\n{:>9} {:>8} {:>10} {:>12} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>7}",
+        "functions",
+        "MB",
+        "10^6 instr",
+        "per function",
+        "seconds",
+        "own MB",
+        "of one",
+        "all MB",
+        "of both",
+        "C tool",
+        "ratio"
     );
     let mut costs: Vec<f64> = Vec::new();
     for &functions in &arguments.functions {
@@ -140,23 +151,27 @@ fn grown(
         let (time, memory) = ours.time_and_memory(&job)?;
         let other = theirs.filter(|_| functions <= arguments.predecessor_functions.saturating_mul(3) / 2);
         let other = other.map(|tool| tool.instructions(&job)).transpose()?;
-        let share = memory as f64 / bytes as f64;
+        let both = bytes + fs_err::metadata(&original)?.len();
+        let (of_one, of_both) = (memory.own as f64 / bytes as f64, memory.all as f64 / both as f64);
         costs.push(count as f64 / functions as f64);
         println!(
-            "{functions:>9} {:>8.1} {:>10.1} {:>12.0} {:>8.2} {:>8.1} {share:>8.1} {:>10} {:>7}",
+            "{functions:>9} {:>8.1} {:>10.1} {:>12.0} {:>8.2} {:>8.1} {of_one:>8.2} {:>8.1} {of_both:>8.2} {:>10} {:>7}",
             bytes as f64 / 1e6,
             count as f64 / 1e6,
             count as f64 / functions as f64,
             time.as_secs_f64(),
-            memory as f64 / 1e6,
+            memory.own as f64 / 1e6,
+            memory.all as f64 / 1e6,
             other.map_or_else(|| "-".to_owned(), |n| format!("{:.1}", n as f64 / 1e6)),
             other.map_or_else(|| "-".to_owned(), |n| format!("{:.1}", n as f64 / count as f64)),
         );
         if functions >= 60_000 && time > LONGEST {
             missed.push(format!("{functions} functions: {:.2} s", time.as_secs_f64()));
         }
-        if functions >= 60_000 && share > MOST_MEMORY {
-            missed.push(format!("{functions} functions: {share:.1} times the object's size in memory"));
+        if functions >= 60_000 && of_one.max(of_both) > MOST_MEMORY {
+            missed.push(format!(
+                "{functions} functions: {of_one:.1} times an object's size allocated, {of_both:.1} times that of both touched"
+            ));
         }
     }
     // Sorting costs a little more for each function the more there are.
@@ -258,9 +273,9 @@ impl Tool {
         Ok(all.saturating_sub(self.start_up).max(1))
     }
 
-    /// The shortest of three runs, and the most memory that any of them took, bytes.
-    fn time_and_memory(&self, job: &Job<'_>) -> Result<(Duration, u64)> {
-        let (mut best, mut most) = (Duration::MAX, 0);
+    /// The shortest of three runs, and the most memory that any of them took.
+    fn time_and_memory(&self, job: &Job<'_>) -> Result<(Duration, Memory)> {
+        let (mut best, mut most) = (Duration::MAX, Memory::default());
         for _ in 0..3 {
             let words = self.words(&Self::arguments(job));
             let mut command = std::process::Command::new(&words[0]);
@@ -269,7 +284,8 @@ impl Tool {
             let mut child = command.spawn()?;
             let status = PathBuf::from(format!("/proc/{}/status", child.id()));
             while child.try_wait()?.is_none() {
-                most = most.max(peak(&status).unwrap_or(0));
+                let now = memory(&status).unwrap_or_default();
+                most = Memory { all: most.all.max(now.all), own: most.own.max(now.own) };
                 std::thread::sleep(Duration::from_millis(1));
             }
             best = best.min(start.elapsed());
@@ -278,11 +294,22 @@ impl Tool {
     }
 }
 
-/// The most memory that a process had so far, bytes.
-fn peak(status: &Path) -> Option<u64> {
+/// Memory of a process, bytes.
+#[derive(Clone, Copy, Default)]
+struct Memory {
+    /// The most that it had so far, mapped files included.
+    all: u64,
+    /// What it has now without files.
+    own: u64,
+}
+
+fn memory(status: &Path) -> Option<Memory> {
     let text = fs_err::read_to_string(status).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+    let value = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+    };
+    Some(Memory { all: value("VmHWM:")?, own: value("RssAnon:")? })
 }
 
 fn variables(sizes: &BTreeMap<String, u32>) -> impl Iterator<Item = (String, String)> + '_ {

@@ -169,20 +169,38 @@ pub fn users(vmlinux: &[u8], symbols: &SymbolTable<'_>, function: &str, address:
                 }
                 None if blacklist.is_some_and(|(from, to)| (from..to).contains(&place)) => {}
                 None => {
-                    let mut covering = symbols
-                        .covering(None, place)
-                        .map(|id| symbols.symbol(id).name.to_string())
-                        .peekable();
-                    // Zeros of a nop that fills the gap in front of the function.
-                    if is_code && field == 0 && covering.peek().is_none() {
-                        continue;
+                    let covering = symbols.covering(None, place).next().map(|id| symbols.symbol(id));
+                    let is_aside = match covering {
+                        // Zeros of a nop that fills the gap in front of the function.
+                        None => field == 0,
+                        // A constant that happens to look like the distance, as small ones do in the function itself.
+                        Some(symbol) if symbol.kind == ShippedKind::Function => {
+                            field as u64 != address
+                                && !holds_distance(
+                                    bytes,
+                                    symbol.value.wrapping_sub(section.address()),
+                                    offset,
+                                )
+                        }
+                        Some(_) => false,
+                    };
+                    if !(is_code && is_aside) {
+                        users
+                            .others
+                            .insert(covering.map_or(name.to_owned(), |symbol| symbol.name.to_string()));
                     }
-                    users.others.insert(covering.next().unwrap_or_else(|| name.to_owned()));
                 }
             }
         }
     }
     Some(users)
+}
+
+/// True if the instruction of x86-64 code that the byte at `place` belongs to has a field for a distance there. Its
+/// function begins at `from`, and has no data in between.
+fn holds_distance(code: &[u8], from: u64, place: usize) -> bool {
+    let Some(holder) = Machine::X86_64.arch().holding(code, from, place as u64) else { return true };
+    holder.distance.is_some_and(|distance| holder.offset + u64::from(distance.at) == place as u64)
 }
 
 /// The first of many names, and how many more there are.
@@ -282,6 +300,16 @@ mod tests {
         let users = users_of_leaf(LEAF);
         let calls: Vec<&str> = users.calls.iter().map(|caller| caller.name.as_str()).collect();
         assert_eq!((calls, users.others), (vec!["entry"], BTreeSet::new()));
+    }
+
+    #[test]
+    fn constants_that_look_like_distances_are_none() {
+        // Each store takes ten bytes; some have just the distance to the function's start.
+        let store = |n: usize| format!("to[{n}] = -{};", 10 * n + 10 + n % 64);
+        let stores = (0..640).map(store).collect::<Vec<_>>().concat();
+        let leaf = LEAF.replace("{ return a ?", &format!("{{ extern volatile int to[]; {stores} return a ?"));
+        let users = users_of_leaf(&format!("{leaf}volatile int to[640];\n"));
+        assert_eq!(users.others, BTreeSet::new());
     }
 
     #[test]

@@ -36,7 +36,7 @@ const FORMS: [&str; 29] = [
     "struct t@ { struct t% in; char c[E% + ? + 1]; };\nstatic inline int s@(int x) { return sizeof(struct t@) - x; }",
     "typedef struct { int a; } attributes\nu@;\nstatic inline int s@(int x) { u@ u = { x }; return u.a * ?; }",
     "#define G@(n) static inline int f##n(int x) { return x | ?; }\nG@(@)",
-    "#define G@(n) static inline int f##n(int x) { return x | ?; }\n\nG@(@) G@(9@)",
+    "#define G@(n) static inline int f##n(int x) { return x | ?; }\n\nG@(@) G@(r@)",
     "static inline int g@(int x) { return x & ?; }\n#define f@ g@",
     "static inline int g@(int x) { return x & ?; }\n#define f@ cat(g, @)",
     "#define LIST@(m) m(@, ?)\n#define AS@(n, v) static inline int s##n(int x) { return x + v; }\nLIST@(AS@)",
@@ -78,6 +78,11 @@ struct Texts {
     unit: String,
 }
 
+/// What tells names apart: any macro can paste digits, letters only who has them.
+fn label(number: usize) -> String {
+    if number.is_multiple_of(2) { number.to_string() } else { format!("q{number}") }
+}
+
 fn texts(forms: &[(usize, usize)], uses: &[(usize, usize)], changed: usize) -> Texts {
     let kinds = ["f", "s", "M", "E", "t"];
     let mut bearers: Vec<Vec<usize>> = vec![vec![0]; kinds.len()];
@@ -90,11 +95,12 @@ fn texts(forms: &[(usize, usize)], uses: &[(usize, usize)], changed: usize) -> T
         // Of each kind, the one that is mentioned; by its number alone, a function is.
         let mut text = form.to_owned();
         for (kind, bearers) in kinds.iter().zip(&bearers) {
-            text = text.replace(&format!("{kind}%"), &format!("{kind}{}", bearers[earlier % bearers.len()]));
+            let bearer = label(bearers[earlier % bearers.len()]);
+            text = text.replace(&format!("{kind}%"), &format!("{kind}{bearer}"));
         }
         let macros = ["cat(M, %)"].iter().any(|call| form.contains(call));
         let any = &bearers[if macros { 2 } else { 0 }];
-        let text = text.replace('%', &any[earlier % any.len()].to_string()).replace('@', &number.to_string());
+        let text = text.replace('%', &label(any[earlier % any.len()])).replace('@', &label(number));
         if is_use {
             unit.push_str(&text);
             unit.push('\n');

@@ -219,7 +219,9 @@ pub(super) fn words<'t>(lexed: &Lexed<'t>, tokens: &[Token], found: &mut impl Fn
             Kind::Directive => {
                 let text = lexed.text(token);
                 // The `#` would begin a directive again; `_Pragma` would never end.
-                if let Some(text) = text.strip_prefix(b"#") {
+                if let Some(text) = text.strip_prefix(b"#")
+                    && !names_file(text)
+                {
                     let inner = Lexed::of(text);
                     words(&inner, &inner.tokens, found);
                 }
@@ -227,6 +229,12 @@ pub(super) fn words<'t>(lexed: &Lexed<'t>, tokens: &[Token], found: &mut impl Fn
             _ => {}
         }
     }
+}
+
+/// True for an `#include` whose target is no macro: the name of a file mentions nothing.
+fn names_file(text: &[u8]) -> bool {
+    let (name, rest) = directive(text);
+    matches!(name, b"include" | b"include_next") && matches!(rest.first(), Some(b'<' | b'"'))
 }
 
 /// What tells a chunk from others: its text and its conditions.
@@ -284,6 +292,15 @@ mod tests {
             ]
         );
         assert!(!broken && spliced == 0);
+    }
+
+    #[test]
+    fn the_name_of_a_file_has_no_words() {
+        let text = "#include <linux/a.h>\n#include \"b.h\"\n# include C(d)\n#include_next <e.h>\n";
+        let lexed = Lexed::of(text.as_bytes());
+        let mut found = Vec::new();
+        words(&lexed, &lexed.tokens, &mut |word| found.push(String::from_utf8_lossy(word).into_owned()));
+        assert_eq!(found, ["include", "C", "d"]);
     }
 
     #[test]

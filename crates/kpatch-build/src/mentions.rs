@@ -45,7 +45,7 @@ pub struct Scan {
     macros: Vec<Vec<u8>>,
     /// Macros that the command line defines.
     options: Vec<Vec<u8>>,
-    /// What it includes in the middle of a declaration; all that it includes, if its brackets do not match.
+    /// What it includes in the middle of a declaration, or after the first bracket without its twin.
     pub spliced: Vec<Include>,
     /// All that it includes.
     pub includes: Vec<Include>,
@@ -148,7 +148,12 @@ pub fn reached(
         macros.add_option(option);
     }
     macros.follow();
-    let mut closure = Closure::new(&texts, units, &macros, headers.len());
+    let own: Vec<Option<BTreeSet<u64>>> = (0..units.len())
+        .into_par_iter()
+        .map(|at| unit(at).map(|(text, options)| pieces_of_unit(&macros, &text, &options)))
+        .collect();
+    let of_units: WordSet = own.iter().flatten().flatten().copied().collect();
+    let mut closure = Closure::new(&texts, units, &of_units, &macros, headers.len());
     closure.begin(headers);
     closure.close();
     let Closure { names, common, mut found, makeable, .. } = closure;
@@ -157,11 +162,6 @@ pub fn reached(
         found.mentioned = vec![true; units.len()];
         return found;
     }
-    let own: Vec<Option<BTreeSet<u64>>> = (0..units.len())
-        .into_par_iter()
-        .map(|at| unit(at).map(|(text, options)| pieces_of_unit(&macros, &text, &options)))
-        .collect();
-    let of_units = own.iter().flatten().flatten().copied().collect();
     let pasted: Vec<Pasting> =
         names.list.par_iter().filter_map(|name| Pasting::of(name, &common, &of_units)).collect();
     let mentions = |(at, (scan, own)): (usize, (&Scan, &Option<BTreeSet<u64>>))| {
@@ -325,10 +325,17 @@ struct Closure<'t> {
 }
 
 impl<'t> Closure<'t> {
-    fn new(texts: &'t [Text], units: &[Scan], macros: &'t Macros, headers: usize) -> Closure<'t> {
-        let mut of_units = BTreeSet::new();
+    /// `of_units` are the pieces of names that units have.
+    fn new(
+        texts: &'t [Text],
+        units: &[Scan],
+        of_units: &WordSet,
+        macros: &'t Macros,
+        headers: usize,
+    ) -> Closure<'t> {
+        let mut defined = BTreeSet::new();
         for directive in units.iter().flat_map(|unit| unit.macros.iter().chain(&unit.options)) {
-            macros.pieces_of(directive, &mut of_units);
+            macros.pieces_of(directive, &mut defined);
         }
         let of_texts: Vec<(BTreeSet<u64>, BTreeSet<u64>)> = texts
             .par_iter()
@@ -344,7 +351,7 @@ impl<'t> Closure<'t> {
             })
             .collect();
         let mut common: BTreeSet<u64> =
-            of_texts.iter().flat_map(|(common, _)| common).copied().chain(of_units).collect();
+            of_texts.iter().flat_map(|(common, _)| common).copied().chain(defined).collect();
         macros.expand(&mut common, Options::Any);
         let index = |words: &mut dyn Iterator<Item = (u32, u64)>| {
             let mut index: WordMap<Vec<u32>> = WordMap::default();
@@ -364,7 +371,7 @@ impl<'t> Closure<'t> {
             Reached { affected: vec![false; headers], readers: vec![false; headers], ..Reached::default() };
         let common: WordSet = common.into_iter().collect();
         let own: WordSet = of_texts.iter().flat_map(|(_, own)| own).copied().collect();
-        let all = common.union(&own).copied().collect();
+        let all = common.iter().chain(&own).chain(of_units).copied().collect();
         Closure {
             texts,
             macros,

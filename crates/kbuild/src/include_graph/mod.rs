@@ -155,6 +155,11 @@ impl IncludeGraph {
         self.files.iter().filter(ends).map(Path::new)
     }
 
+    /// The directories that hold files of the graph, once each.
+    pub fn directories(&self) -> BTreeSet<&Path> {
+        self.files.iter().filter_map(|file| Path::new(file).parent()).collect()
+    }
+
     /// The number of files.
     pub fn len(&self) -> usize {
         self.files.len()
@@ -388,6 +393,7 @@ mod tests {
                 "kernel/rt.c"
             ]
         );
+        assert!(graph.directories().contains(Path::new("arch/x86/include/generated/asm")));
         let included: Vec<&Path> = graph.included_by(Path::new("kernel/policy.c")).collect();
         assert_eq!(included, [Path::new("kernel/rt.c")]);
         let named: Vec<&Path> = graph.named("internal.h").collect();

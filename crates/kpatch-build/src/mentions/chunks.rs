@@ -36,7 +36,7 @@ pub(super) struct Chunks<'t> {
     pub(super) list: Vec<Chunk<'t>>,
     /// Brackets do not match, or not in all branches of a condition: the chunks mean nothing.
     pub(super) broken: bool,
-    /// The targets of `#include` in the middle of a declaration; of all of them where the file is broken.
+    /// The targets of `#include` in the middle of a declaration, and of those after the place that breaks the file.
     pub(super) spliced: Vec<&'t [u8]>,
 }
 
@@ -73,7 +73,6 @@ pub(super) fn of<'t>(lexed: &Lexed<'t>) -> Chunks<'t> {
     let mut cut = Cut { chunks: Chunks::default(), conditions: Vec::new(), open: Vec::new() };
     let mut current = cut.begin();
     let mut function = false;
-    let mut includes = Vec::new();
     for &token in &lexed.tokens {
         if cut.conditions.iter().any(|condition| condition.foreign) && token.kind != Kind::Directive {
             continue;
@@ -97,8 +96,8 @@ pub(super) fn of<'t>(lexed: &Lexed<'t>) -> Chunks<'t> {
                         cut.chunks.list.push(Chunk { is, tokens: vec![token], ..cut.begin() });
                     }
                     b"include" | b"include_next" => {
-                        includes.push(rest);
-                        if !current.tokens.is_empty() || !cut.open.is_empty() {
+                        // What stands before the first bracket without its twin is as it looks.
+                        if !is_calls(&current.tokens) || !cut.open.is_empty() || cut.chunks.broken {
                             cut.chunks.spliced.push(rest);
                         }
                         cut.chunks.list.push(Chunk { is: Is::Include, tokens: vec![token], ..cut.begin() });
@@ -147,10 +146,26 @@ pub(super) fn of<'t>(lexed: &Lexed<'t>) -> Chunks<'t> {
     }
     let mut chunks = cut.chunks;
     chunks.broken |= !cut.open.is_empty() || !cut.conditions.is_empty();
-    if chunks.broken {
-        chunks.spliced = includes;
-    }
     chunks
+}
+
+/// True for nothing but `NAME(...)`, which macros that bring their own semicolon look like: what follows them stands
+/// for itself.
+fn is_calls(tokens: &[Token]) -> bool {
+    let (mut open, mut named) = (0u32, false);
+    tokens.iter().all(|token| match token.kind {
+        Kind::Punctuation(b'(') => {
+            open += 1;
+            open > 1 || std::mem::take(&mut named)
+        }
+        Kind::Punctuation(b')') => {
+            open = open.saturating_sub(1);
+            true
+        }
+        _ if open > 0 => true,
+        Kind::Word(_) => !std::mem::replace(&mut named, true),
+        _ => false,
+    }) && !named
 }
 
 struct Cut<'t> {
@@ -318,7 +333,12 @@ mod tests {
         ] {
             assert!(cut(broken).1, "{broken}");
         }
-        assert_eq!(cut("#include <a.h>\nint f {\n").2, 1);
+        assert_eq!(cut("#include <a.h>\nint f {\n#include <b.h>\n").2, 1);
+        assert_eq!(cut("#include <a.h>\n#if A\n{\n#endif\n#include <b.h>\n").2, 1);
+        assert_eq!(cut("#include <a.h>\n}\n#include <b.h>\n").2, 1);
+        assert_eq!(cut("DECLARE(a)\nOTHER(b, (c))\n#include <a.h>\nint v;\n").2, 0);
+        assert_eq!(cut("struct __packed(4)\n#include <a.h>\nint v;\n").2, 1);
+        assert_eq!(cut("extern\n#include <a.h>\nint v;\n").2, 1);
         assert_eq!(cut("int t[] = {\n#include \"a.h\"\n};\n#include <b.h>\n").2, 1);
     }
 }

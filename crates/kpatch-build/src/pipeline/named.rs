@@ -2,14 +2,15 @@
 //!
 //! This reads text only, see [`crate::mentions`]. Who is left is preprocessed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use kbuild::include_graph::IncludeGraph;
 use kbuild::object_tree::ObjectTree;
 use rayon::prelude::*;
 
-use super::plan::Unit;
+use super::unit::Unit;
 use super::{compile, plain};
 use crate::error::Error;
 use crate::mentions::{self, Header, Scan};
@@ -75,9 +76,10 @@ impl Readers<'_> {
         }
         let affected = paths.iter().zip(&reached.affected).filter(|(_, affected)| **affected);
         let touching = self.graph.affected(affected.map(|(path, _)| path.as_path())).files;
+        let made = OnceLock::new();
         let opaque = |path: &Path, scan: &Scan| {
             scan.spliced.iter().any(|target| self.targets(path, target).any(|file| touching.contains(file)))
-                || scan.includes.iter().any(|target| self.is_generated(path, target))
+                || scan.includes.iter().any(|target| self.is_generated(path, target, &made))
         };
         let scanned: Vec<Scan> = headers.par_iter().map(|header| mentions::scan(&header.text, [])).collect();
         let read_by_all: BTreeSet<&Path> = paths
@@ -127,10 +129,30 @@ impl Readers<'_> {
     }
 
     /// True if an `#include` leads to a file that kbuild makes together with an object: the graph does not know it.
-    /// All directories of generated headers are known.
-    fn is_generated(&self, path: &Path, target: &str) -> bool {
+    /// All directories of generated headers are known; elsewhere, a makefile speaks of what it makes.
+    fn is_generated(&self, path: &Path, target: &str, made: &OnceLock<HashSet<Vec<u8>>>) -> bool {
         let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
         let is_prepared = matches!(parts.as_slice(), ["include", ..] | ["arch", _, "include", ..]);
-        !is_prepared && target.starts_with(['"', '<']) && self.targets(path, target).next().is_none()
+        if is_prepared || !target.starts_with(['"', '<']) || self.targets(path, target).next().is_some() {
+            return false;
+        }
+        let name = target.trim_matches(['"', '<', '>', ' ']).rsplit('/').next().unwrap_or_default();
+        let stem = name.split('.').next().unwrap_or_default();
+        made.get_or_init(|| self.words_of_makefiles()).contains(stem.as_bytes())
+    }
+
+    /// All words in the makefiles of the directories that hold sources, and of those above them.
+    fn words_of_makefiles(&self) -> HashSet<Vec<u8>> {
+        let directories: BTreeSet<&Path> =
+            self.graph.directories().into_iter().flat_map(Path::ancestors).collect();
+        let directories: Vec<&Path> = directories.into_iter().collect();
+        let words = directories.par_iter().flat_map_iter(|directory| {
+            ["Makefile", "Kbuild"].into_iter().flat_map(move |name| {
+                let text = std::fs::read(self.tree.source().join(directory).join(name)).unwrap_or_default();
+                let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+');
+                text.split(|byte| !is_word(byte)).map(<[u8]>::to_vec).collect::<Vec<_>>()
+            })
+        });
+        words.collect()
     }
 }

@@ -12,9 +12,9 @@ use kpatch_elf::arch::Machine;
 
 use super::compile::{Objects, Variant};
 use super::overlay::Overlay;
-use super::plan::Unit;
 use super::resolve::Resolved;
 use super::shipped::{self, ShippedBytes, Tables};
+use super::unit::Unit;
 use crate::error::Error;
 use crate::events::Events;
 use crate::phase::Phase;

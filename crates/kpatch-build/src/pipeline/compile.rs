@@ -15,8 +15,8 @@ use kbuild::root::{Root, RunError, Task};
 use rayon::prelude::*;
 
 use super::overlay::Overlay;
-use super::plan::Unit;
 use super::reads;
+use super::unit::Unit;
 use crate::cache::{Cache, CacheError, Key, KeyBuilder, Lookup};
 use crate::error::Error;
 use crate::events::{Event, Events};

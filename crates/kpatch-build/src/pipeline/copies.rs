@@ -13,7 +13,8 @@ use kpatch_elf::klp::VMLINUX;
 
 use super::compile::{self, Objects, Variant};
 use super::diff::{self, Choices, Differences, Refused, WithoutEntry};
-use super::plan::{self, Unit};
+use super::plan;
+use super::unit::{self, Kernel, Unit};
 use super::{Compiler, prove};
 use crate::callers::{self, Users};
 use crate::error::Error;
@@ -26,7 +27,7 @@ const MOST: usize = 64;
 /// What is known about the kernel.
 pub struct Known<'a> {
     /// Where units are.
-    pub kernel: &'a plan::Kernel<'a>,
+    pub kernel: &'a Kernel<'a>,
     /// Symbols, files and sizes.
     pub shipped: &'a diff::Shipped<'a>,
 }
@@ -175,9 +176,9 @@ fn join(
     let events = compiler.events;
     let mut new = Vec::new();
     let mut errors = Vec::new();
-    for (source, located) in plan::locate(known.kernel, sources).map_err(super::one)? {
-        let unit = located.map_err(|reason| plan::unpatchable(&source, &reason));
-        match unit.and_then(|unit| plan::planned(&source, &unit, true)) {
+    for (source, located) in unit::locate(known.kernel, sources).map_err(super::one)? {
+        let unit = located.map_err(|reason| unit::unpatchable(&source, &reason));
+        match unit.and_then(|unit| unit::planned(&source, &unit, true)) {
             Ok(unit) => new.push(unit),
             Err(error) => errors.push(error),
         }

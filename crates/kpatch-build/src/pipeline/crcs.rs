@@ -16,7 +16,7 @@ use super::compile::{self, Context, Job, Objects, Variant};
 use super::diff::Extract;
 use super::overlay::Overlay;
 use super::places;
-use super::plan::Unit;
+use super::unit::Unit;
 use crate::declared;
 use crate::error::Error;
 use crate::events::{Event, Events};

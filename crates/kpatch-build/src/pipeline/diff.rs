@@ -11,8 +11,8 @@ use rayon::prelude::*;
 
 use super::compile::{self, Context, Job, Objects, Plain, Variant};
 use super::places;
-use super::plan::Unit;
 use super::shipped::{ShippedBytes, Tables};
+use super::unit::Unit;
 use crate::cache::{Cache, KeyBuilder};
 use crate::callers;
 use crate::error::Error;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::compile::{Objects, Variant};
 use super::overlay::Overlay;
-use super::plan::Unit;
+use super::unit::Unit;
 use crate::error::Error;
 use crate::events::{Event, Events};
 use crate::layout::{self, LayoutChange, Types};

@@ -6,7 +6,7 @@ use klp_module::link::{self, Extract, LinkError, Linked};
 use super::diff;
 use super::overlay::Overlay;
 use super::places;
-use super::plan::Unit;
+use super::unit::Unit;
 use crate::error::Error;
 use crate::phase::Phase;
 

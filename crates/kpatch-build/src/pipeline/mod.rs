@@ -24,6 +24,7 @@ pub mod reads;
 pub mod resolve;
 pub mod shipped;
 pub mod sign;
+pub mod unit;
 pub mod whole;
 
 use std::path::{Component, Path, PathBuf};
@@ -47,9 +48,9 @@ use crate::workspace::Workspace;
 use compile::{Objects, Variant};
 use narrow::Narrowed;
 use overlay::Overlay;
-use plan::Unit;
 use resolve::Resolved;
 use shipped::{ShippedBytes, Tables};
+use unit::Unit;
 
 /// Makes a livepatch module of patches. The path of the module, or everything that stands in the way.
 pub fn run(options: &Options, events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
@@ -119,7 +120,7 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
         .map_err(one)?;
     let list = resolve::unit_list(&resolved, &vmlinux).map_err(one)?;
     let is_shipped = |name: &str| shipped_modules.contains_key(name);
-    let kernel = plan::Kernel {
+    let kernel = unit::Kernel {
         tree: &tree,
         vmlinux: &list,
         graph: &graph,

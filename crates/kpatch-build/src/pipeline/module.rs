@@ -8,7 +8,7 @@ use kbuild::root::{Root, RunError};
 use klp_module::hook::{self, Hook};
 use klp_module::objtool;
 
-use super::plan::Unit;
+use super::unit::Unit;
 use crate::error::Error;
 use crate::events::{Event, Events};
 use crate::phase::Phase;

@@ -7,7 +7,7 @@ use kpatch_elf::Object;
 use rayon::prelude::*;
 
 use super::compile::{Objects, Variant};
-use super::plan::Unit;
+use super::unit::Unit;
 use crate::events::{Event, Events};
 use crate::loaded::same_code;
 

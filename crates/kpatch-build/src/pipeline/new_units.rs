@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use kbuild::units::{self, Added, Unpatchable};
 
-use super::plan::{self, Kernel, Unit, error};
+use super::unit::{self, Kernel, Unit, error};
 use crate::error::Error;
 use crate::patch::{FileKind, Patched};
 
@@ -64,7 +64,7 @@ fn of_makefile(
     // Its makefile must say of a renamed file that it takes the old one's place.
     let seen = RefCell::new(followed);
     let renamed = |old: &str, new: &str| {
-        let [old, new] = [old, new].map(|object| plan::relative_to(makefile, object).with_extension("c"));
+        let [old, new] = [old, new].map(|object| relative_to(makefile, object).with_extension("c"));
         let same = patched.renamed.get(&old) == Some(&new);
         if same {
             seen.borrow_mut().insert(old);
@@ -74,7 +74,7 @@ fn of_makefile(
     let added = units::added(&original, text, &renamed).map_err(|e| vec![refused(&e).line(line(e.line))])?;
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for added in added {
-        let object = plan::relative_to(makefile, &added.object);
+        let object = relative_to(makefile, &added.object);
         let source = object.with_extension("c");
         let is_new = patched.touched.get(&source).is_some_and(|touched| touched.created);
         if !is_new || patched.files.get(&source).is_none_or(Option::is_none) {
@@ -116,15 +116,15 @@ fn unit(
     };
     // Options for one object are no options for another.
     let neighbours = added.beside.iter().filter(|object| !units::speaks_of(original, object));
-    let neighbours = neighbours.map(|object| plan::relative_to(makefile, object).with_extension("c"));
+    let neighbours = neighbours.map(|object| relative_to(makefile, object).with_extension("c"));
     let neighbours: Vec<PathBuf> =
         neighbours.filter(|source| kernel.tree.source().join(source).is_file()).take(NEIGHBOURS).collect();
-    let located = plan::locate(kernel, &neighbours)?;
+    let located = unit::locate(kernel, &neighbours)?;
     let mut reason = None;
     for neighbour in &neighbours {
         match located.get(neighbour) {
             Some(Ok(found)) => {
-                let neighbour = plan::planned(neighbour, found, false)?;
+                let neighbour = unit::planned(neighbour, found, false)?;
                 if neighbour.compile.is_module()
                     && neighbour.compile.modname() == neighbour.compile.basename()
                 {
@@ -147,7 +147,7 @@ fn unit(
                 });
             }
             Some(Err(why)) if !matches!(why, Unpatchable::NotConfigured { .. }) => {
-                return Err(plan::unpatchable(source, why));
+                return Err(unit::unpatchable(source, why));
             }
             Some(Err(why)) => reason = Some(why.to_string()),
             None => {}
@@ -162,4 +162,9 @@ fn unit(
             "the list has no object that is compiled from C with the makefile's common options".to_owned()
         }
     }))
+}
+
+/// The path of an object that a makefile names, below the object tree.
+fn relative_to(makefile: &Path, object: &str) -> PathBuf {
+    makefile.parent().unwrap_or(Path::new("")).join(object)
 }

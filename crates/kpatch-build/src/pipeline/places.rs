@@ -8,7 +8,7 @@ use create_diff_object::SourceLine;
 use super::compile::{self, Context, DebugInformation, Job, Plain, Variant};
 use super::diff::Extract;
 use super::overlay::Overlay;
-use super::plan::Unit;
+use super::unit::Unit;
 use crate::error::Error;
 use crate::layout::{Place, Types};
 

@@ -15,8 +15,8 @@ use kbuild::units::Unpatchable;
 use rayon::prelude::*;
 
 use super::compile::{self, Context, Job, Plain, Variant};
-use super::plan::{self, Unit};
 use super::resolve::tree_error;
+use super::unit::{self, Unit};
 use crate::cache::{Key, KeyBuilder};
 use crate::error::{self, Error};
 use crate::events::{Event, Events};
@@ -124,7 +124,7 @@ impl Search<'_> {
             .into_iter()
             .filter_map(|(unit, command)| match command {
                 UnitCommand::Failed { diagnostics, .. } => {
-                    Some(plan::unpatchable(&unit, &Unpatchable::DoesNotCompile { diagnostics }))
+                    Some(unit::unpatchable(&unit, &Unpatchable::DoesNotCompile { diagnostics }))
                 }
                 _ => None,
             })

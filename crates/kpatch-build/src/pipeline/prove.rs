@@ -6,7 +6,7 @@ use kbuild::symtab::SymbolTable;
 use kpatch_elf::Object;
 
 use super::compile::{Objects, Variant};
-use super::plan::Unit;
+use super::unit::Unit;
 use crate::error::Error;
 use crate::events::{Event, Events};
 use crate::phase::Phase;

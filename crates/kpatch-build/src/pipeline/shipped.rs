@@ -13,9 +13,9 @@ use object::Endianness;
 use object::read::Object as _;
 use object::read::elf::ElfFile64;
 
-use super::plan::Unit;
 use super::prove::ShippedFiles;
 use super::resolve::{self, forward, kernel_error};
+use super::unit::Unit;
 use crate::error::Error;
 use crate::events::Events;
 use crate::phase::Phase;

@@ -47,13 +47,17 @@ impl ObjectTree {
         }
         let _lock = self.item.lock()?;
         // Another run may have asked for them meanwhile.
-        let mut missing = self.take_known(&missing.into_iter().collect::<Vec<_>>(), &mut commands)?;
+        let missing = self.take_known(&missing.into_iter().collect::<Vec<_>>(), &mut commands)?;
         if missing.is_empty() {
             return Ok(commands);
         }
-        self.ask(&mut missing, &mut commands)?;
-        if !missing.is_empty() {
-            self.compile(missing, &mut commands)?;
+        let mut open = BTreeSet::new();
+        for mut portion in portions(missing) {
+            self.ask(&mut portion, &mut commands)?;
+            open.append(&mut portion);
+        }
+        for portion in portions(open) {
+            self.compile(portion, &mut commands)?;
         }
         Ok(commands)
     }
@@ -64,7 +68,9 @@ impl ObjectTree {
         let mut commands = BTreeMap::new();
         if !units.is_empty() {
             let _lock = self.item.lock()?;
-            self.compile(units.iter().cloned().collect(), &mut commands)?;
+            for portion in portions(units.iter().cloned().collect()) {
+                self.compile(portion, &mut commands)?;
+            }
         }
         Ok(commands)
     }
@@ -184,6 +190,30 @@ impl ObjectTree {
     }
 }
 
+/// Most bytes of goals for one run of make. kbuild hands them all on as one word of a shell's command, which Linux limits
+/// to 128 KiB (`MAX_ARG_STRLEN`); the readers of a common header have more.
+const MOST_GOALS: usize = 48 << 10;
+
+/// Units in portions that one run of make takes.
+fn portions(units: BTreeSet<PathBuf>) -> Vec<BTreeSet<PathBuf>> {
+    let mut portions: Vec<BTreeSet<PathBuf>> = Vec::new();
+    let mut room = 0usize;
+    for unit in units {
+        let length = unit.as_os_str().len() + 1;
+        match portions.last_mut().filter(|_| length <= room) {
+            Some(portion) => {
+                room -= length;
+                portion.insert(unit);
+            }
+            None => {
+                room = MOST_GOALS.saturating_sub(length);
+                portions.push(BTreeSet::from([unit]));
+            }
+        }
+    }
+    portions
+}
+
 /// Path of the file in which kbuild saves a unit's command.
 fn command_file(unit: &Path) -> PathBuf {
     let stem = unit.file_stem().unwrap_or_default().to_string_lossy();
@@ -224,6 +254,22 @@ fn has_no_rule(output: &str, unit: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn goals_are_portioned() {
+        let units: BTreeSet<PathBuf> =
+            (0..6000).map(|n| PathBuf::from(format!("drivers/net/ethernet/unit{n}.c"))).collect();
+        let portions = portions(units.clone());
+        assert!(portions.len() > 1);
+        for portion in &portions {
+            let bytes: usize = portion.iter().map(|unit| unit.as_os_str().len() + 1).sum();
+            assert!(!portion.is_empty() && bytes <= MOST_GOALS);
+        }
+        assert_eq!(portions.into_iter().flatten().collect::<BTreeSet<_>>(), units);
+        let long = BTreeSet::from([PathBuf::from("x".repeat(MOST_GOALS + 1)), PathBuf::from("y")]);
+        assert_eq!(super::portions(long).len(), 2);
+        assert_eq!(super::portions(BTreeSet::new()), Vec::new());
+    }
 
     #[test]
     fn kbuild_output_tells_what_was_tried() {

@@ -45,7 +45,9 @@ pub enum RunError {
 /// The last lines of a program's output, for a message.
 fn tail(output: &str) -> String {
     const LINES: usize = 12;
-    let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
+    // With `-k`, make says this of each of thousands of goals, behind what the error is.
+    let says_why = |line: &&str| !line.trim().is_empty() && !line.ends_with("not remade because of errors.");
+    let lines: Vec<&str> = output.lines().filter(says_why).collect();
     let skipped = lines.len().saturating_sub(LINES);
     let mut text = String::new();
     for line in &lines[skipped..] {
@@ -372,6 +374,15 @@ fn mount_point(bind: &Path, inside: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_has_what_make_says_first() {
+        let goals: String = (0..20).fold(String::new(), |text, n| {
+            text + &format!("make: Target 'fs/{n}.o' not remade because of errors.\n")
+        });
+        let text = tail(&format!("one\n\nmake: /bin/sh: Argument list too long\n{goals}"));
+        assert_eq!(text, "\n  one\n  make: /bin/sh: Argument list too long");
+    }
 
     #[test]
     fn files_are_mounted_on_files() {

@@ -196,20 +196,19 @@ const MOST_GOALS: usize = 48 << 10;
 
 /// Units in portions that one run of make takes.
 fn portions(units: BTreeSet<PathBuf>) -> Vec<BTreeSet<PathBuf>> {
-    let mut portions: Vec<BTreeSet<PathBuf>> = Vec::new();
-    let mut room = 0usize;
+    let mut portions = Vec::new();
+    let (mut portion, mut bytes) = (BTreeSet::new(), 0);
     for unit in units {
         let length = unit.as_os_str().len() + 1;
-        match portions.last_mut().filter(|_| length <= room) {
-            Some(portion) => {
-                room -= length;
-                portion.insert(unit);
-            }
-            None => {
-                room = MOST_GOALS.saturating_sub(length);
-                portions.push(BTreeSet::from([unit]));
-            }
+        if bytes + length > MOST_GOALS && !portion.is_empty() {
+            portions.push(std::mem::take(&mut portion));
+            bytes = 0;
         }
+        bytes += length;
+        portion.insert(unit);
+    }
+    if !portion.is_empty() {
+        portions.push(portion);
     }
     portions
 }

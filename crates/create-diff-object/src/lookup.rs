@@ -360,6 +360,11 @@ fn kind_fits(kind: u8, shipped: ShippedKind) -> bool {
 /// Base names of sources repeat all over a kernel (`core.c`), so the file that has most of the unit's local
 /// functions and data, and fewest others, is taken; two that are equally good are none.
 fn match_file(unit: &Unit<'_>, file: SymbolId, shipped: &SymbolTable<'_>) -> Found {
+    let name: &BStr = unit.object.symbol(file).name.as_ref();
+    let candidates: Vec<_> = shipped.files(name).collect();
+    if let [(only, _)] = candidates.as_slice() {
+        return Found::File(*only);
+    }
     // The symbols of a file stand behind its symbol, up to the next.
     let behind = unit.object.symbols.iter().zip(&unit.file_of).skip(file.index() + 1);
     let ours: BTreeSet<&BStr> = behind
@@ -372,9 +377,8 @@ fn match_file(unit: &Unit<'_>, file: SymbolId, shipped: &SymbolTable<'_>) -> Fou
         .map(|(symbol, _)| symbol.name.as_ref())
         .filter(|name| kept_by_linker(name))
         .collect();
-    let name: &BStr = unit.object.symbol(file).name.as_ref();
     let mut best: Option<(i64, Vec<ShippedId>)> = None;
-    for (candidate, symbols) in shipped.files(name) {
+    for (candidate, symbols) in candidates {
         let theirs: BTreeSet<&BStr> = symbols
             .iter()
             .filter(|s| matches!(s.kind, ShippedKind::Function | ShippedKind::Object))

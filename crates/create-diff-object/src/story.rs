@@ -202,10 +202,12 @@ pub(crate) fn sum_up(report: &mut Report, object: &Object<'_>, manifest: &Manife
     }
     report.functions.sort();
     report.undefined.sort();
-    report.patched =
-        manifest.functions.iter().map(|f| format!("{}.{},{}", manifest.object, f.name, f.sympos)).collect();
+    // There are many of them, and formatting looks at their bytes one by one.
+    let named =
+        |object: &str, name: &str, sympos: u32| [object, ".", name, ",", &sympos.to_string()].concat();
+    report.patched = manifest.functions.iter().map(|f| named(&manifest.object, &f.name, f.sympos)).collect();
     report.patched.sort();
-    let full = |r: &Reference| format!("{}.{},{}", r.object, r.name, r.sympos);
+    let full = |r: &Reference| named(&r.object, &r.name, r.sympos);
     report.klp_symbols = manifest.references.iter().map(full).collect();
     report.klp_symbols.sort();
     report.klp_symbols.dedup();

@@ -348,7 +348,8 @@ pub fn hidden_from_kallsyms(name: &BStr) -> bool {
         let word = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
         Some(rest[..word].ends_with(b"Thunk") && rest.get(word) == Some(&b'_'))
     };
-    PREFIXES.iter().any(|p| name.starts_with(p))
+    // Most names begin like none of them.
+    matches!(name.first(), Some(b'$' | b'.' | b'_')) && PREFIXES.iter().any(|p| name.starts_with(p))
         || SUFFIXES.iter().any(|s| name.ends_with(s))
         || NAMES.iter().any(|n| name.as_bytes() == *n)
         || name.contains(&b'.') && PARTS.iter().any(|p| name.windows(p.len()).any(|part| part == *p))

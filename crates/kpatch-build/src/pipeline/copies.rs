@@ -95,8 +95,8 @@ fn sources(
     let explained = errors.into_iter().zip(found).map(|(error, found)| {
         let cause = error.cause.clone().map(|cause| format!("{cause}; ")).unwrap_or_default();
         match found {
-            Ok(_) => error,
-            Err(reason) => error.cause(format!("{cause}{reason}")),
+            Err(reason) if !reason.is_empty() => error.cause(format!("{cause}{reason}")),
+            _ => error,
         }
     });
     Err(explained.collect())
@@ -111,8 +111,8 @@ fn callers(known: &Known<'_>, without: &WithoutEntry) -> Result<BTreeSet<PathBuf
     let symbols = known.shipped.tables.get(VMLINUX).ok_or("vmlinux has no symbols")?;
     let id = only(symbols, function)?;
     if known.shipped.files.exports.get(function.as_bytes().as_bstr()).is_some() {
-        // The cause says so.
-        return Err("so its callers cannot be patched instead".to_owned());
+        // The cause says so already.
+        return Err(String::new());
     }
     let address = symbols.symbol(id).value;
     let Some(Users { calls, others }) =

@@ -16,7 +16,8 @@ pub(crate) struct ReadelfError {
 
 /// Parses the text. Symbols of `.dynsym` are passed over, as are undefined ones.
 pub(crate) fn parse(text: &[u8], module: bool) -> Result<SymbolTable<'_>, ReadelfError> {
-    let mut symbols: Vec<ShippedSymbol<'_>> = Vec::new();
+    // No line of the table is shorter.
+    let mut symbols: Vec<ShippedSymbol<'_>> = Vec::with_capacity(text.len() / 60);
     let mut dynamic = false;
     for (index, line) in text.lines().enumerate() {
         if line.starts_with(b"Symbol table") {

@@ -117,7 +117,7 @@ impl Unit<'_> {
             }
         } else {
             // Aliases have the same value; the best one gives the name.
-            let mut starts: Vec<(u64, SymbolId)> = Vec::new();
+            let mut starts: Vec<(u64, SymbolId)> = Vec::with_capacity(heads.len());
             for &head in &heads {
                 let value = self.object.symbol(head).value;
                 match starts.last_mut() {
@@ -194,7 +194,7 @@ impl Unit<'_> {
             return;
         }
         let sanitizer = names::is_sanitizer_data(name) || names::is_clang_unnamed(name);
-        let mut starts: Vec<(u64, SymbolId)> = Vec::new();
+        let mut starts: Vec<(u64, SymbolId)> = Vec::with_capacity(symbols.len());
         for &s in symbols {
             let symbol = self.object.symbol(s);
             let named = matches!(symbol.kind, symbol_kind::OBJECT | symbol_kind::TLS)

@@ -281,7 +281,7 @@ impl DebKernel {
         })
     }
 
-    /// Reads packages. One that cannot be read because it is not what was once fetched is fetched again, once.
+    /// Reads packages.
     fn reading(
         &self,
         packages: &[&Package],
@@ -289,23 +289,30 @@ impl DebKernel {
         events: Events,
         read: impl Fn(&[PathBuf]) -> Result<()>,
     ) -> Result<()> {
-        let debs = || packages.iter().map(|package| self.deb(package, events)).collect::<Result<Vec<_>>>();
+        let debs =
+            packages.iter().map(|package| self.checked(package, events)).collect::<Result<Vec<_>>>()?;
         events(Event::Unpacking { what: what.to_owned() });
-        let Err(error) = read(&debs()?) else { return Ok(()) };
-        let mut damaged = Vec::new();
-        for (package, deb) in packages.iter().zip(debs()?) {
-            if !matches!(error, Error::Interrupted) && super::sha256(&deb)? != package.sha256 {
-                damaged.push(deb);
-            }
+        read(&debs)
+    }
+
+    /// A package file with the content that the release was resolved to. One of another content is fetched again, once:
+    /// a package of the same name and version can have been made anew in the archive, or be damaged here.
+    fn checked(&self, package: &Package, events: Events) -> Result<PathBuf> {
+        let deb = self.deb(package, events)?;
+        let is_right = |deb: &Path| Ok::<_, Error>(super::sha256(deb)? == package.sha256);
+        if is_right(&deb)? {
+            return Ok(deb);
         }
-        if damaged.is_empty() || self.settings.offline {
-            return Err(error);
+        let reason = "its content is not that of the package the release was resolved to".to_owned();
+        let (file, suite) = (package.file_name().to_owned(), package.suite.clone());
+        let wrong = Error::BadPackage { file, suite, reason };
+        if self.settings.offline {
+            return Err(wrong);
         }
-        events(Event::Warning { message: format!("{error}; the package is fetched again") });
-        for deb in damaged {
-            kbuild::store::remove(&deb)?;
-        }
-        read(&debs()?)
+        events(Event::Warning { message: format!("{wrong}; the package is fetched again") });
+        kbuild::store::remove(&deb)?;
+        let deb = self.deb(package, events)?;
+        if is_right(&deb)? { Ok(deb) } else { Err(wrong) }
     }
 }
 

@@ -211,6 +211,31 @@ mod tests {
     }
 
     #[test]
+    fn modules_of_all_compressions_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        // Signed: what stands behind the object belongs to the file.
+        let module = [&b"\x7fELF"[..], &[7; 5000], b"~Module signature appended~\n"].concat();
+        let plain = dir.path().join("a.ko");
+        fs::write(&plain, &module).unwrap();
+        for (end, tool) in [("", ""), (".xz", "xz"), (".zst", "zstd"), (".gz", "gzip")] {
+            let file = dir.path().join(format!("a.ko{end}"));
+            if !end.is_empty() {
+                let packed = Program::new(tool, tool, "test").arg("-c").arg(&plain).run().unwrap();
+                assert!(packed.len() < 1000);
+                fs::write(&file, packed).unwrap();
+            }
+            let unpacked = dir.path().join("unpacked");
+            decompress(&file, &unpacked).unwrap();
+            assert_eq!(fs::read(&unpacked).unwrap(), module, "{end}");
+            if !end.is_empty() {
+                fs::write(&file, b"no such thing").unwrap();
+                let error = decompress(&file, &unpacked).unwrap_err().to_string();
+                assert!(error.contains(tool), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_path_never_leaves_its_directory() {
         assert_eq!(below(Path::new("/d"), "a/b"), Some("/d/a/b".into()));
         for path in ["../a", "a/../../b", "/etc/passwd"] {

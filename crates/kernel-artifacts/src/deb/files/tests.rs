@@ -146,6 +146,38 @@ fn a_damaged_package_is_named_and_leaves_nothing() {
 }
 
 #[test]
+fn a_package_that_became_another_is_never_mixed_with_what_was_made_of_it() {
+    let mut fixture = Fixture::new();
+    let old = fixture.kernel.selection().image.clone();
+    fixture.kernel.config(&|_| {}).unwrap();
+    // The archive has made it anew, under the same name and version and of the same size.
+    let files = [
+        ("boot/config-6.1.0-1-amd64", "CONFIG_X=m"),
+        ("boot/vmlinuz-6.1.0-1-amd64", "other"),
+        ("lib/modules/6.1.0-1-amd64/kernel/a-b.ko", "modulo"),
+    ];
+    let new = package(fixture.dir.path(), &fixture.kernel.store, &old.name, &files);
+    assert_ne!(new.sha256, old.sha256);
+    fixture.kernel.selection.image.size = new.size;
+    // What is made already stays; nothing more is made of the other one.
+    assert_eq!(fs::read_to_string(fixture.kernel.config(&|_| {}).unwrap()).unwrap(), "CONFIG_X=y");
+    let error = fixture.kernel.image(&|_| {}).unwrap_err();
+    assert!(error.to_string().contains(old.file_name()), "{error}");
+    assert!(error.remedy().is_some_and(|remedy| remedy.contains("--refresh")), "{error}");
+    assert!(!fixture.kernel.work_dir().join("image").exists());
+
+    // Resolved anew, everything is made of the new one.
+    let mut kernel = fixture.kernel.clone();
+    for package in [&mut kernel.selection.base, &mut kernel.selection.image, &mut kernel.selection.modules] {
+        *package = new.clone();
+    }
+    assert_ne!(kernel.identity(), fixture.kernel.identity());
+    assert_eq!(fs::read_to_string(kernel.config(&|_| {}).unwrap()).unwrap(), "CONFIG_X=m");
+    assert_eq!(fs::read_to_string(kernel.image(&|_| {}).unwrap()).unwrap(), "other");
+    assert_eq!(fs::read_to_string(kernel.module("a-b", &|_| {}).unwrap()).unwrap(), "modulo");
+}
+
+#[test]
 fn a_package_without_the_expected_file_says_so() {
     let fixture = Fixture::new();
     let error = fixture.kernel.source(&|_| {}).unwrap_err();

@@ -16,6 +16,8 @@ use thiserror::Error;
 
 use crate::confine;
 
+mod entered;
+
 /// A command that could not be run, or failed.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -101,16 +103,18 @@ const KEPT_PREFIXES: [&str; 3] = ["CCACHE_", "DISTCC_", "SCCACHE_"];
 /// Program path inside a root file system.
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Mounts, then becomes the command: ROOT COUNT BIND... DIRECTORY PROGRAM ARGUMENT...
-const ENTER: &str = r#"set -e
+/// Mounts what is visible inside: ROOT COUNT BIND...
+const MOUNT: &str = r#"set -e
 root=$1 count=$2; shift 2
 mount --rbind /proc "$root/proc"
 mount --rbind /dev "$root/dev"
 while [ "$count" -gt 0 ]; do
     mount --bind "$1" "$root$1"
     count=$((count - 1)); shift
-done
-exec chroot "$root" /bin/sh -c 'cd "$1" && shift && exec "$@"' sh "$@""#;
+done"#;
+
+/// Becomes the command, after that: DIRECTORY PROGRAM ARGUMENT...
+const BECOME: &str = r#"exec chroot "$root" /bin/sh -c 'cd "$1" && shift && exec "$@"' sh "$@""#;
 
 impl Root {
     /// A root file system in `dir`, with the given directories of the host visible inside.
@@ -174,12 +178,28 @@ impl Root {
                         source,
                     })?;
                 }
-                let mut command = Command::new("unshare");
-                if !rustix::process::geteuid().is_root() {
-                    command.args(["--user", "--map-root-user"]);
-                }
-                command.args(["--mount", "--propagation", "private", "--", "/bin/sh", "-c", ENTER, "sh"]);
-                command.arg(dir).arg(binds.len().to_string()).args(binds);
+                let mut command = if task.is_confined() {
+                    entered::command(dir, binds)
+                        .map_err(|source| RunError::Start { program: task.program(), source })?
+                } else {
+                    let mut command = Command::new("unshare");
+                    if !rustix::process::geteuid().is_root() {
+                        command.args(["--user", "--map-root-user"]);
+                    }
+                    let script = format!("{MOUNT}\n{BECOME}");
+                    command.args([
+                        "--mount",
+                        "--propagation",
+                        "private",
+                        "--",
+                        "/bin/sh",
+                        "-c",
+                        &script,
+                        "sh",
+                    ]);
+                    command.arg(dir).arg(binds.len().to_string()).args(binds);
+                    command
+                };
                 command.arg(task.directory.as_deref().unwrap_or(Path::new("/")));
                 command.arg(&task.program).args(&task.args);
                 command
@@ -255,13 +275,22 @@ impl Task<'_> {
         self
     }
 
+    fn program(&self) -> String {
+        self.program.to_string_lossy().into_owned()
+    }
+
+    /// Who is not root cannot join the namespace in which a root file system is mounted.
+    fn is_confined(&self) -> bool {
+        let joins = || confine::is_possible() && rustix::process::geteuid().is_root();
+        !self.writable.is_empty() && (self.root.is_host() || joins())
+    }
+
     /// Runs it and returns what it wrote, whatever its exit status.
     pub fn output(&self) -> Result<Output, RunError> {
-        let program = || self.program.to_string_lossy().into_owned();
+        let program = || self.program();
         let mut command = self.root.prepare(self)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Mounting is closed to a confined process, so a root file system is confined by its mounts.
-        let writable: &[PathBuf] = if self.root.is_host() { &self.writable } else { &[] };
+        let writable: &[PathBuf] = if self.is_confined() { &self.writable } else { &[] };
         let child = Group::spawn(&mut command, writable).map_err(|error| match error {
             SpawnError::Interrupted => RunError::Interrupted,
             SpawnError::Io(source) => RunError::Start { program: program(), source },
@@ -275,11 +304,7 @@ impl Task<'_> {
         if output.status.success() {
             return Ok(output);
         }
-        Err(RunError::Failed {
-            program: self.program.to_string_lossy().into_owned(),
-            status: output.status,
-            output: output.text(),
-        })
+        Err(RunError::Failed { program: self.program(), status: output.status, output: output.text() })
     }
 }
 
@@ -465,6 +490,43 @@ mod tests {
         assert!(text.contains(&own.display().to_string()), "{text}");
         // Whoever is not confined is not.
         assert!(Root::Host.command("sh").args(["-c", "echo x > new"]).directory(&other).run().is_ok());
+    }
+
+    #[test]
+    fn a_confined_command_in_a_root_writes_only_where_it_may() {
+        assert!(rustix::process::geteuid().is_root(), "this test must run as root");
+        let directory = tempfile::tempdir().unwrap();
+        let [root, own, other] = ["root", "own", "other"].map(|name| directory.path().join(name));
+        for path in [root.join("bin"), root.join("proc"), root.join("dev"), own.clone(), other.clone()] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let busybox = std::process::Command::new("which").arg("busybox").output().unwrap().stdout;
+        std::fs::copy(String::from_utf8(busybox).unwrap().trim(), root.join("bin/busybox")).unwrap();
+        std::os::unix::fs::symlink("busybox", root.join("bin/sh")).unwrap();
+        let inside = Root::in_dir(&root, [own.clone(), other.clone()]);
+        let run = |script: &str| {
+            let task = inside.command("sh").args(["-c", script]).directory(&own).confined_to([&own]);
+            task.output().unwrap()
+        };
+        let output = run("echo x > new && cat new && echo x > /dev/null && pwd");
+        assert_eq!(output.text(), format!("x\n{}\n", own.display()));
+        for place in [&other, Path::new("/"), Path::new("/bin"), Path::new("/proc/sys/kernel")] {
+            assert!(!run(&format!("echo x > {}/new", place.display())).status.success(), "{place:?}");
+        }
+        let mount = format!("busybox mount -o bind {} {}", own.display(), other.display());
+        assert!(!run(&mount).status.success());
+        assert!(std::fs::read_dir(&other).unwrap().next().is_none());
+        let names = |path: &Path| std::fs::read_dir(path).unwrap().count();
+        assert_eq!((names(&own), names(&root.join("bin"))), (1, 2));
+        // Nothing is mounted where others see it; whoever is not confined is not.
+        assert!(!root.join(own.strip_prefix("/").unwrap()).join("new").exists());
+        let script = format!("echo x > {}/new", other.display());
+        assert!(inside.command("sh").args(["-c", &script]).output().unwrap().status.success());
+        // One command after the other joins the same mounts.
+        assert!(run("test -e new").status.success());
+        let broken = Root::in_dir(directory.path().join("none"), []);
+        let error = broken.command("sh").confined_to([&own]).output().unwrap_err().to_string();
+        assert!(error.contains("cannot be entered"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,50 @@
 //! A program that runs compilers, such as ccache or distcc.
 
+use std::path::PathBuf;
+
+use kbuild::root::Root;
+
 use crate::environment::Environment;
+
+/// A launcher and what it may do.
+#[derive(Clone, Debug, Default)]
+pub struct Launcher {
+    /// The words before the compiler; none to run compilers directly.
+    pub words: Vec<String>,
+    /// Directories that it writes to beside the compiler's, where that is all it does. Others, such as sccache, start a
+    /// server that outlives the run: it may write what its user may.
+    pub writable: Option<Vec<PathBuf>>,
+}
+
+impl Launcher {
+    /// The launcher that the words name.
+    pub fn new(words: Vec<String>, root: &Root) -> Launcher {
+        let places = words.iter().map(|word| places(word)).collect::<Option<Vec<_>>>();
+        // In a root file system it has places that nobody here knows.
+        let writable = places.map(|places| places.concat()).filter(|_| root.is_host());
+        let usable = |places: &Vec<PathBuf>| places.iter().all(|place| fs_err::create_dir_all(place).is_ok());
+        Launcher { words, writable: writable.filter(usable) }
+    }
+}
+
+/// Where a program keeps what it writes of its own; none where that is not known.
+fn places(program: &str) -> Option<Vec<PathBuf>> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match program.rsplit('/').next()? {
+        "ccache" if variable("CCACHE_PREFIX").is_none() => {
+            let asked = |key: &str| {
+                let answer = Root::Host.command(program).args(["--get-config", key]).run().ok()?;
+                Some(PathBuf::from(String::from_utf8(answer.stdout).ok()?.trim()))
+            };
+            Some(vec![asked("cache_dir")?, asked("temporary_dir")?])
+        }
+        "distcc" => {
+            let home = || Some(PathBuf::from(variable("HOME")?).join(".distcc"));
+            Some(vec![variable("DISTCC_DIR").map(PathBuf::from).or_else(home)?])
+        }
+        _ => None,
+    }
+}
 
 /// The words before the compiler: those that were asked for, else what `CC` says. The compiler itself is the kernel's,
 /// called `compiler`.
@@ -23,6 +67,25 @@ pub fn words(asked_for: Option<&[String]>, environment: &Environment, compiler: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_launcher_with_a_server_is_not_confined() {
+        let launcher = |words: &[&str], root: &Root| {
+            Launcher::new(words.iter().map(|word| (*word).to_owned()).collect(), root)
+        };
+        assert_eq!(launcher(&[], &Root::Host).writable, Some(Vec::new()));
+        let distcc = launcher(&["distcc"], &Root::Host).writable.unwrap();
+        assert!(distcc.len() == 1 && distcc[0].is_dir(), "{distcc:?}");
+        let inside = Root::in_dir("/r", []);
+        for (words, root) in [
+            (&["sccache"][..], &Root::Host),
+            (&["ccache-that-is-not-there", "distcc"], &Root::Host),
+            (&["distcc", "icecc"], &Root::Host),
+            (&["distcc"], &inside),
+        ] {
+            assert_eq!(launcher(words, root).writable, None, "{words:?}");
+        }
+    }
 
     #[test]
     fn words_before_the_compiler_are_the_launcher() {

@@ -20,6 +20,7 @@ use super::unit::Unit;
 use crate::cache::{Cache, CacheError, Key, KeyBuilder, Lookup};
 use crate::error::Error;
 use crate::events::{Event, Events};
+use crate::launcher::Launcher;
 use crate::originals::Originals;
 use crate::patch::{FileKind, FilePatch, PatchFile, Patched};
 use crate::phase::Phase;
@@ -113,7 +114,7 @@ pub struct Context<'a> {
     /// What identifies the compiler: the text that it prints about itself.
     pub compiler: &'a str,
     /// A wrapper such as ccache, words before the compiler.
-    pub launcher: &'a [String],
+    pub launcher: &'a Launcher,
     /// Finished objects of earlier runs.
     pub cache: &'a Cache,
     /// What the preprocessor said in earlier runs.
@@ -130,14 +131,16 @@ impl Context<'_> {
         self.root.on_host(&self.tree.path().join(file))
     }
 
-    /// A command that starts in the object tree and can write this run's objects only. A launcher has places of its
-    /// own, and a server perhaps that outlives the run: it may write what its user may.
+    /// A command that starts in the object tree and can write this run's objects only, and a launcher what is its own.
     pub fn command(&self, program: &str) -> Task<'_> {
         let task = self.root.command(program).directory(self.tree.path());
-        if self.launcher.first().is_some_and(|launcher| launcher == program) {
-            return task;
+        if self.launcher.words.first().is_none_or(|launcher| launcher != program) {
+            return task.confined_to([self.output]);
         }
-        task.confined_to([self.output])
+        match &self.launcher.writable {
+            Some(more) => task.confined_to([self.output]).confined_to(more),
+            None => task,
+        }
     }
 }
 
@@ -303,7 +306,7 @@ fn compile(context: &Context<'_>, job: Job<'_>, events: Events<'_>) -> Result<Pa
     // Only the compiler knows what it reads.
     let rule = output.with_extension("d");
     let command = command.with_dependency_file(&rule).with_output(&output);
-    let words: Vec<String> = context.launcher.iter().cloned().chain(command.words()).collect();
+    let words: Vec<String> = context.launcher.words.iter().cloned().chain(command.words()).collect();
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::new(Phase::Compile, "command", "the unit's command line is empty"));
     };

@@ -38,7 +38,7 @@ use klp_module::link::Linked;
 use crate::cache::Cache;
 use crate::error::{self, Error};
 use crate::events::{Event, Events, Step, phase};
-use crate::launcher;
+use crate::launcher::{self, Launcher};
 use crate::options::Options;
 use crate::originals::{self, Originals};
 use crate::patch::{self, PatchFile};
@@ -148,6 +148,7 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
     root.bind(&headers);
     let launcher =
         launcher::words(options.launcher.as_deref(), &options.environment, &resolved.kernel.compiler.program);
+    let launcher = Launcher::new(launcher, &root);
     if !kbuild::confine::is_possible() {
         events(Event::note("this system has no Landlock: compilers and kbuild may write what you may"));
     }

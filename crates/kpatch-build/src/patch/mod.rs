@@ -5,6 +5,7 @@
 
 mod apply;
 mod change;
+mod included;
 mod kind;
 mod name;
 mod parse;
@@ -128,7 +129,7 @@ pub fn apply(
             }
         }
     }
-    let patched = rename::follow(patches, work.finish()?);
+    let patched = included::follow(rename::follow(patches, work.finish()?));
     for (old, new) in &patched.renamed {
         let (old, new) = (old.display(), new.display());
         events(Event::note(format!("{old} is renamed to {new}; the running kernel knows it as {old}")));

@@ -179,7 +179,7 @@ fn units_are_located_by_the_shipped_kernel() {
     let located = locate(&tree, &list, &|module| module == "proto", &asked).unwrap();
     let home = |unit: &str| located[Path::new(unit)].as_ref().map(|unit| unit.home.clone());
     assert_eq!(home("init/main.c"), Ok(Home::Vmlinux));
-    assert_eq!(home("net/proto.c"), Ok(Home::Modules(vec!["proto".into()])));
+    assert_eq!(home("net/proto.c"), Ok(Home::Modules("proto".into(), Vec::new())));
     assert_eq!(home("arch/x86/kernel/entry.S"), Err(&Unpatchable::Assembly));
     assert_eq!(
         home("fs/broken.c"),

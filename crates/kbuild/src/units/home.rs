@@ -15,8 +15,8 @@ use crate::object_tree::{ObjectTree, TreeError, UnitCommand};
 pub enum Home {
     /// In the kernel proper.
     Vmlinux,
-    /// In these modules, named as the kernel names them (`_` for `-`); several when they share the object.
-    Modules(Vec<String>),
+    /// In a module, named as the kernel names it (`_` for `-`), and in more that share the object.
+    Modules(String, Vec<String>),
 }
 
 /// A unit that the kernel contains.
@@ -202,10 +202,11 @@ fn home(
         (false, true) => {
             let modules: Vec<String> = compile.modules().map(str::to_owned).collect();
             let (shipped, missing): (Vec<_>, Vec<_>) = modules.into_iter().partition(|m| is_shipped(m));
-            if shipped.is_empty() {
-                return Err(Unpatchable::NotShipped { modules: missing });
+            let mut shipped = shipped.into_iter();
+            match shipped.next() {
+                Some(first) => Ok((Home::Modules(first, shipped.collect()), saved)),
+                None => Err(Unpatchable::NotShipped { modules: missing }),
             }
-            Ok((Home::Modules(shipped), saved))
         }
     }
 }
@@ -251,7 +252,7 @@ mod tests {
     }
 
     fn outcome(in_vmlinux: bool, command: UnitCommand) -> Result<Home, Unpatchable> {
-        home(in_vmlinux, &|module| module == "xfs", command).map(|(home, _)| home)
+        home(in_vmlinux, &|module| matches!(module, "xfs" | "xfs_too"), command).map(|(home, _)| home)
     }
 
     #[test]
@@ -261,8 +262,10 @@ mod tests {
         let module = |name: &str| known(&format!("gcc -DMODULE -DKBUILD_MODNAME={name} -c -o a.o a.c"));
         assert_eq!(outcome(true, known(built_in)), Ok(Home::Vmlinux));
         assert_eq!(outcome(false, known(built_in)), not_configured);
-        assert_eq!(outcome(false, module("xfs")), Ok(Home::Modules(vec!["xfs".into()])));
-        assert_eq!(outcome(false, module("xfs:zfs")), Ok(Home::Modules(vec!["xfs".into()])));
+        let xfs = |more: &[&str]| Ok(Home::Modules("xfs".into(), more.iter().map(|&m| m.into()).collect()));
+        assert_eq!(outcome(false, module("xfs")), xfs(&[]));
+        assert_eq!(outcome(false, module("xfs:zfs")), xfs(&[]));
+        assert_eq!(outcome(false, module("xfs:xfs_too:zfs")), xfs(&["xfs_too"]));
         assert_eq!(
             outcome(false, module("zfs")),
             Err(Unpatchable::NotShipped { modules: vec!["zfs".into()] })

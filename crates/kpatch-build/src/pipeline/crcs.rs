@@ -395,6 +395,7 @@ mod tests {
             spelled: "a.c".into(),
             object: "a.o".into(),
             owner: "vmlinux".into(),
+            also: Vec::new(),
             compile: kbuild::command::CompileCommand::from_words(&words).unwrap(),
             objtool: None,
             indirect: true,
@@ -403,7 +404,7 @@ mod tests {
         let objects = Objects::from([(("a.o".into(), Variant::Original), exporting_foo)]);
         let found = |bytes: Vec<u8>| {
             let report = create_diff_object::Report::default();
-            let extracts = [Extract { unit: "b.o".into(), bytes, report }];
+            let extracts = [Extract { unit: "b.o".into(), owner: "vmlinux".into(), bytes, report }];
             exporting(std::slice::from_ref(&unit), &extracts, &objects).unwrap().len()
         };
         assert_eq!(found(bytes), 1);
@@ -428,7 +429,7 @@ mod tests {
                 ..create_diff_object::Report::default()
             };
             let bytes = fs_err::read(&object).unwrap();
-            let extract = Extract { unit: "b.o".into(), bytes, report };
+            let extract = Extract { unit: "b.o".into(), owner: "vmlinux".into(), bytes, report };
             refuse(
                 &BTreeMap::from([("foo".to_owned(), change)]),
                 &[extract],

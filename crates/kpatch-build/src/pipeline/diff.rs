@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::compile::{self, Context, Job, Objects, Plain, Variant};
 use super::places;
 use super::shipped::{ShippedBytes, Tables};
-use super::unit::Unit;
+use super::unit::{Unit, by_owner};
 use crate::cache::{Cache, KeyBuilder};
 use crate::callers;
 use crate::error::Error;
@@ -25,6 +25,8 @@ use crate::phase::Phase;
 pub struct Extract {
     /// The unit's object file.
     pub unit: PathBuf,
+    /// The object that this extract patches.
+    pub owner: String,
     /// The object, see [`kpatch_elf::extract`].
     pub bytes: Vec<u8>,
     /// What was found and why.
@@ -78,7 +80,7 @@ pub struct Choices<'a> {
     pub copied: &'a [String],
 }
 
-/// Compares all units. An error where nothing changed at all.
+/// Compares all units, each for every object that it is part of. An error where nothing changed at all.
 pub fn run(
     context: &Context<'_>,
     units: &[Unit],
@@ -87,13 +89,17 @@ pub fn run(
     choices: Choices<'_>,
     events: Events<'_>,
 ) -> Result<Differences, Refused> {
-    let results: Vec<Result<Outcome, Failed>> =
-        units.par_iter().map(|unit| one(context, unit, objects, shipped, choices, events)).collect();
+    let units = by_owner(units);
+    // Those of one source may have to be compiled again, into one file.
+    let results: Vec<Vec<Result<Outcome, Failed>>> = units
+        .par_chunk_by(|a, b| a.object == b.object)
+        .map(|same| same.iter().map(|unit| one(context, unit, objects, shipped, choices, events)).collect())
+        .collect();
     let mut found = Differences { extracts: Vec::new(), skipped: Vec::new() };
     let mut values = BTreeSet::new();
     let mut told = Vec::new();
     let mut refused = Refused::default();
-    for (unit, result) in units.iter().zip(results) {
+    for (unit, result) in units.iter().zip(results.into_iter().flatten()) {
         let report = match &result {
             Ok(Outcome::Unchanged(report)) => report,
             Ok(Outcome::Extract(extract)) => &extract.report,
@@ -117,8 +123,8 @@ pub fn run(
         match result {
             Ok(Outcome::Extract(extract)) => {
                 tell(unit, &extract.report, &mut told);
-                let (unit, bytes, report) = (unit.object.clone(), extract.bytes, extract.report);
-                found.extracts.push(Extract { unit, bytes, report });
+                let (owner, unit) = (unit.owner.clone(), unit.object.clone());
+                found.extracts.push(Extract { unit, owner, bytes: extract.bytes, report: extract.report });
             }
             Ok(Outcome::Unchanged(report)) => {
                 warn(unit, &report, &mut told);

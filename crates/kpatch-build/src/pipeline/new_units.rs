@@ -125,6 +125,12 @@ fn unit(
         match located.get(neighbour) {
             Some(Ok(found)) => {
                 let neighbour = unit::planned(neighbour, found, false)?;
+                // Not all of its lists need to have the new one.
+                if !neighbour.also.is_empty() {
+                    let owners: Vec<&str> = neighbour.owners().collect();
+                    reason = Some(format!("{} are made of it", owners.join(" and ")));
+                    continue;
+                }
                 if neighbour.compile.is_module()
                     && neighbour.compile.modname() == neighbour.compile.basename()
                 {

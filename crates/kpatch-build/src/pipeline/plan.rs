@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kbuild::object_tree::ObjectTree;
 use kbuild::units::{self, Unpatchable};
+use kpatch_elf::klp::VMLINUX;
 
 use super::new_units;
 use super::resolve::tree_error;
@@ -131,7 +132,8 @@ pub fn confirm(options: &Options, units: &[Unit], events: Events<'_>) -> Result<
     if !errors.is_empty() {
         return Err(errors);
     }
-    events(Event::Planned { units: units.iter().map(|u| (u.object.clone(), u.owner.clone())).collect() });
+    let owners = |unit: &Unit| unit.owners().collect::<Vec<_>>().join(", ");
+    events(Event::Planned { units: units.iter().map(|u| (u.object.clone(), owners(u))).collect() });
     Ok(())
 }
 
@@ -213,13 +215,14 @@ fn exists_or_goes(patched: &Patched, path: &Path) -> bool {
 }
 
 fn outside_targets(options: &Options, units: &[Unit]) -> Vec<Error> {
+    let of_owners = |unit| Unit::owners(unit).map(move |owner| (unit, owner));
     units
         .iter()
-        .filter(|unit| !options.allows(&unit.owner, &unit.object))
-        .map(|unit| {
-            let message =
-                format!("the file belongs to {}, which -t does not allow to be patched", unit.owner);
-            let target = if unit.owner == "vmlinux" { "vmlinux".to_owned() } else { "modules".to_owned() };
+        .flat_map(of_owners)
+        .filter(|(unit, owner)| !options.allows(owner, &unit.object))
+        .map(|(unit, owner)| {
+            let message = format!("the file belongs to {owner}, which -t does not allow to be patched");
+            let target = if owner == VMLINUX { VMLINUX } else { "modules" };
             error("outside-target", message)
                 .file(&unit.source)
                 .remedy(format!("add -t {target}, or leave the file out of the live patch"))

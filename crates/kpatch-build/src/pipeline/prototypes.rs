@@ -85,14 +85,14 @@ pub fn run(
         for function in &extract.report.changed {
             let Some(change) = changed.get(function) else { continue };
             let Some(place) = &change.defined else { continue };
-            let Some((object, symbols)) = tables.bytes(&unit.owner).zip(tables.get(&unit.owner)) else {
+            let Some((object, symbols)) = tables.bytes(&extract.owner).zip(tables.get(&extract.owner)) else {
                 continue;
             };
             let mut callers = callers::callers(object, symbols, function);
             callers.retain(|caller| !replaced.contains(plain_name(caller)));
             let exported = bytes.exports.get(function.as_bytes().as_bstr()).is_some();
             if exported || !callers.is_empty() {
-                let who = callers::describe(&unit.owner, &callers, exported);
+                let who = callers::describe(&extract.owner, &callers, exported);
                 errors.push(places::at(replaced_alone(function, change, &who), context.overlay, place));
             }
         }

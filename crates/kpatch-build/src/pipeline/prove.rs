@@ -6,7 +6,7 @@ use kbuild::symtab::SymbolTable;
 use kpatch_elf::Object;
 
 use super::compile::{Objects, Variant};
-use super::unit::Unit;
+use super::unit::{Unit, by_owner};
 use crate::error::Error;
 use crate::events::{Event, Events};
 use crate::phase::Phase;
@@ -15,7 +15,8 @@ use crate::prove::{Proof, Shipped, Verdict, prove};
 /// The shipped file of each object that is patched, with its symbols, by object name.
 pub type ShippedFiles<'a> = BTreeMap<&'a str, (&'a [u8], &'a SymbolTable<'a>)>;
 
-/// Proves every unit's original; `Ok` are the proofs in the order of `units`, new ones left out.
+/// Proves every unit's original for each object that it is part of; `Ok` are the proofs in the order of `units`, new ones
+/// left out.
 ///
 /// With `lenient` (`--skip-compiler-check`) differences are warnings.
 pub fn run(
@@ -28,7 +29,7 @@ pub fn run(
     let mut proofs = Vec::with_capacity(units.len());
     let mut errors = Vec::new();
     // The kernel has nothing to compare a new unit with.
-    for unit in units.iter().filter(|unit| !unit.created) {
+    for unit in by_owner(units).iter().filter(|unit| !unit.created) {
         let proof = prove_unit(unit, objects, shipped).map_err(|error| vec![error])?;
         report(unit, &proof, events);
         let found = failures(unit, &proof);

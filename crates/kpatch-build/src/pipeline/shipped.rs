@@ -41,8 +41,7 @@ impl ShippedBytes {
         units: &[Unit],
         events: Events<'_>,
     ) -> Result<ShippedBytes, Vec<Error>> {
-        let owners: BTreeSet<&str> =
-            units.iter().map(|unit| unit.owner.as_str()).filter(|o| *o != VMLINUX).collect();
+        let owners: BTreeSet<&str> = units.iter().flat_map(Unit::owners).filter(|o| *o != VMLINUX).collect();
         let mut errors = Vec::new();
         let modules =
             modules(kernel, owners, events).map_err(|mut e| errors.append(&mut e)).unwrap_or_default();

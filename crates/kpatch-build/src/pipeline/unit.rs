@@ -26,6 +26,8 @@ pub struct Unit {
     pub object: PathBuf,
     /// The object it is part of: `vmlinux`, or a module's name with `_` for `-`.
     pub owner: String,
+    /// More modules that it is part of: their makefiles list the object, and kbuild compiles it once for all.
+    pub also: Vec<String>,
     /// The compiler's command as kbuild saved it.
     pub compile: CompileCommand,
     /// objtool's command, on kernels where it sees every object.
@@ -34,6 +36,13 @@ pub struct Unit {
     pub indirect: bool,
     /// A patch adds it: the kernel has no original.
     pub created: bool,
+}
+
+impl Unit {
+    /// The objects that it is part of.
+    pub fn owners(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.owner).chain(&self.also).map(String::as_str)
+    }
 }
 
 /// What is known about the kernel.
@@ -58,27 +67,27 @@ pub(super) fn locate(kernel: &Kernel<'_>, sources: &[PathBuf]) -> Result<Located
         .map_err(|error| tree_error(Phase::Plan, error))
 }
 
+/// Each unit as often as there are objects that it is part of, side by side: what refers to a symbol means that of the
+/// same module.
+pub fn by_owner(units: &[Unit]) -> Vec<Unit> {
+    let alone = |unit: &Unit, owner: &str| Unit { owner: owner.to_owned(), also: Vec::new(), ..unit.clone() };
+    units.iter().flat_map(|unit| unit.owners().map(move |owner| alone(unit, owner))).collect()
+}
+
 pub(super) fn planned(source: &Path, unit: &units::Unit, indirect: bool) -> Result<Unit, Error> {
     let compile = unit.command.compile().map_err(|e| {
         error("command", "kbuild's command for the unit is not understood").file(source).cause(e)
     })?;
-    let owner = match &unit.home {
-        Home::Vmlinux => VMLINUX.to_owned(),
-        Home::Modules(names) => {
-            let [name] = names.as_slice() else {
-                let message = format!("the file is part of several modules: {}", names.join(", "));
-                return Err(error("several-modules", message)
-                    .file(source)
-                    .remedy("a live patch of such a file is not supported yet; change its callers instead"));
-            };
-            name.clone()
-        }
+    let (owner, also) = match &unit.home {
+        Home::Vmlinux => (VMLINUX.to_owned(), Vec::new()),
+        Home::Modules(first, more) => (first.clone(), more.clone()),
     };
     Ok(Unit {
         source: source.to_owned(),
         spelled: unit.spelled.clone(),
         object: plain(&unit.command.target),
         owner,
+        also,
         compile,
         objtool: unit.command.objtool().map(<[String]>::to_vec),
         indirect,

@@ -173,7 +173,7 @@ impl Reporter for Json {
             Event::CacheHit { unit } => self.unit(unit).cached = true,
             Event::Proven { unit, object, equal, undecided } => {
                 let unit = self.unit(unit);
-                unit.object = Some(object.clone());
+                unit.object.get_or_insert_with(|| object.clone());
                 unit.proven = Some(*equal);
                 unit.undecided = Some(*undecided);
             }

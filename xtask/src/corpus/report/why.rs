@@ -42,7 +42,6 @@ pub(super) fn right(code: &str) -> &'static str {
             "The table would be read before livepatch knows where the module is"
         }
         "out-of-reach" => "The file's code is no part of the running kernel proper",
-        "several-modules" => "The unit is linked into more than one module",
         _ => "UNEXPLAINED",
     }
 }

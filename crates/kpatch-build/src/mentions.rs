@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use chunks::{Chunk, Chunks};
 use declared::Reach;
+use flow::Flows;
 use macros::{Macros, Options};
 use pasting::Pasting;
 use rayon::prelude::*;
@@ -147,13 +148,13 @@ pub fn reached(
     for option in units.iter().flat_map(|unit| &unit.options) {
         macros.add_option(option);
     }
-    macros.follow();
+    let flows = Flows::of(macros);
     let own: Vec<Option<BTreeSet<u64>>> = (0..units.len())
         .into_par_iter()
-        .map(|at| unit(at).map(|(text, options)| pieces_of_unit(&macros, &text, &options)))
+        .map(|at| unit(at).map(|(text, options)| pieces_of_unit(&flows, &text, &options)))
         .collect();
     let of_units: WordSet = own.iter().flatten().flatten().copied().collect();
-    let mut closure = Closure::new(&texts, units, &of_units, &macros, headers.len());
+    let mut closure = Closure::new(&texts, units, &of_units, &flows, headers.len());
     closure.begin(headers);
     closure.close();
     let Closure { names, common, mut found, makeable, .. } = closure;
@@ -171,7 +172,7 @@ pub fn reached(
             let near: Vec<&Pasting> = pasted.iter().filter(|name| name.is_possible(own)).collect();
             !near.is_empty()
                 && unit(at).is_none_or(|(text, options)| {
-                    pastes(&macros, &makeable, &text::plain(&text), &options, &near)
+                    pastes(&flows, &makeable, &text::plain(&text), &options, &near)
                 })
         }
     };
@@ -195,21 +196,15 @@ impl Names {
 }
 
 /// True if a unit may paste one of these names.
-fn pastes(
-    macros: &Macros,
-    makeable: &Makeable,
-    plain: &[u8],
-    options: &[String],
-    names: &[&Pasting],
-) -> bool {
+fn pastes(flows: &Flows, makeable: &Makeable, plain: &[u8], options: &[String], names: &[&Pasting]) -> bool {
     let lexed = Lexed::of(plain);
     let Chunks { list, broken, .. } = chunks::of(&lexed);
     let mut given = BTreeSet::new();
     words_of_options(options, &mut given);
     let together: Vec<&[Chunk<'_>]> = if broken { vec![&list] } else { list.chunks(1).collect() };
     together.into_iter().any(|chunks| {
-        let mut own = pieces(macros, &lexed, chunks);
-        macros.expand(&mut own, Options::Known);
+        let mut own = pieces(flows, &lexed, chunks);
+        flows.macros.expand(&mut own, Options::Known);
         own.extend(&given);
         let near: Vec<&&Pasting> = names.iter().filter(|name| name.is_possible(&own)).collect();
         if near.is_empty() {
@@ -221,7 +216,7 @@ fn pastes(
                 words.insert(text::hash(word));
             });
         }
-        let all = makeable.pieces(macros, Options::Known, &words, own.iter().copied());
+        let all = makeable.pieces(flows, Options::Known, &words, own.iter().copied());
         near.iter().any(|name| name.is_possible_of(&own, &all))
     })
 }
@@ -238,20 +233,20 @@ fn words_of_options(options: &[String], found: &mut BTreeSet<u64>) {
 }
 
 /// The pieces of names in a unit's text and in the options that define macros.
-fn pieces_of_unit(macros: &Macros, text: &[u8], options: &[String]) -> BTreeSet<u64> {
+fn pieces_of_unit(flows: &Flows, text: &[u8], options: &[String]) -> BTreeSet<u64> {
     let text = text::plain(text);
     let lexed = Lexed::of(&text);
-    let mut own = pieces(macros, &lexed, &chunks::of(&lexed).list);
-    macros.expand(&mut own, Options::Known);
+    let mut own = pieces(flows, &lexed, &chunks::of(&lexed).list);
+    flows.macros.expand(&mut own, Options::Known);
     words_of_options(options, &mut own);
     own
 }
 
 /// The pieces that chunks hand to macros which paste.
-fn pieces(macros: &Macros, lexed: &Lexed<'_>, chunks: &[Chunk<'_>]) -> BTreeSet<u64> {
+fn pieces(flows: &Flows, lexed: &Lexed<'_>, chunks: &[Chunk<'_>]) -> BTreeSet<u64> {
     let mut found = BTreeSet::new();
     for chunk in chunks {
-        macros.collect(&macros::pieces(lexed, &chunk.tokens, &[], false), &mut found);
+        flows.collect(&macros::pieces(lexed, &chunk.tokens, &[], false), &mut found);
         for token in chunk.tokens.iter().chain(&chunk.conditions) {
             let Some(directive) = lexed.text(token).strip_prefix(b"#") else { continue };
             if token.kind != Kind::Directive {
@@ -259,9 +254,9 @@ fn pieces(macros: &Macros, lexed: &Lexed<'_>, chunks: &[Chunk<'_>]) -> BTreeSet<
             }
             let inner = Lexed::of(directive.trim_ascii());
             if chunks::directive(directive).0 == b"define" {
-                macros.pieces_of(directive.trim_ascii(), &mut found);
+                flows.pieces_of(directive.trim_ascii(), &mut found);
             } else {
-                macros.collect(&macros::pieces(&inner, &inner.tokens, &[], false), &mut found);
+                flows.collect(&macros::pieces(&inner, &inner.tokens, &[], false), &mut found);
             }
         }
     }
@@ -287,7 +282,7 @@ struct Cut<'t> {
 }
 
 impl<'t> Cut<'t> {
-    fn of(text: &'t Text, macros: &Macros) -> Cut<'t> {
+    fn of(text: &'t Text, flows: &Flows) -> Cut<'t> {
         let lexed = Lexed::of(&text.plain);
         let Chunks { list, broken, .. } = chunks::of(&lexed);
         let part = |chunk: Chunk<'t>| {
@@ -297,8 +292,8 @@ impl<'t> Cut<'t> {
             };
             chunks::words(&lexed, &chunk.tokens, &mut add);
             chunks::words(&lexed, &chunk.conditions, &mut add);
-            let mut pieces = pieces(macros, &lexed, std::slice::from_ref(&chunk));
-            macros.expand(&mut pieces, Options::Any);
+            let mut pieces = pieces(flows, &lexed, std::slice::from_ref(&chunk));
+            flows.macros.expand(&mut pieces, Options::Any);
             Part { chunk, words, pieces, together: None, affected: false }
         };
         let parts = list.into_iter().map(part).collect();
@@ -309,7 +304,7 @@ impl<'t> Cut<'t> {
 /// Names on their way through the headers.
 struct Closure<'t> {
     texts: &'t [Text],
-    macros: &'t Macros,
+    flows: &'t Flows,
     makeable: Arc<Makeable>,
     /// Texts by the words they have.
     words: WordMap<Vec<u32>>,
@@ -330,29 +325,29 @@ impl<'t> Closure<'t> {
         texts: &'t [Text],
         units: &[Scan],
         of_units: &WordSet,
-        macros: &'t Macros,
+        flows: &'t Flows,
         headers: usize,
     ) -> Closure<'t> {
         let mut defined = BTreeSet::new();
         for directive in units.iter().flat_map(|unit| unit.macros.iter().chain(&unit.options)) {
-            macros.pieces_of(directive, &mut defined);
+            flows.pieces_of(directive, &mut defined);
         }
         let of_texts: Vec<(BTreeSet<u64>, BTreeSet<u64>)> = texts
             .par_iter()
             .map(|text| {
                 let mut common = BTreeSet::new();
                 for directive in &text.scan.macros {
-                    macros.pieces_of(directive, &mut common);
+                    flows.pieces_of(directive, &mut common);
                 }
                 let lexed = Lexed::of(&text.plain);
-                let mut own = pieces(macros, &lexed, &chunks::of(&lexed).list);
-                macros.expand(&mut own, Options::Any);
+                let mut own = pieces(flows, &lexed, &chunks::of(&lexed).list);
+                flows.macros.expand(&mut own, Options::Any);
                 (common, own)
             })
             .collect();
         let mut common: BTreeSet<u64> =
             of_texts.iter().flat_map(|(common, _)| common).copied().chain(defined).collect();
-        macros.expand(&mut common, Options::Any);
+        flows.macros.expand(&mut common, Options::Any);
         let index = |words: &mut dyn Iterator<Item = (u32, u64)>| {
             let mut index: WordMap<Vec<u32>> = WordMap::default();
             for (text, word) in words {
@@ -374,8 +369,8 @@ impl<'t> Closure<'t> {
         let all = common.iter().chain(&own).chain(of_units).copied().collect();
         Closure {
             texts,
-            macros,
-            makeable: Arc::new(Makeable::of(macros, &all)),
+            flows,
+            makeable: Arc::new(Makeable::of(flows, &all)),
             words,
             pieces,
             common,
@@ -441,7 +436,7 @@ impl<'t> Closure<'t> {
             // All that see a name of this header are taken already.
             return;
         }
-        let (macros, makeable) = (self.macros, Arc::clone(&self.makeable));
+        let (flows, makeable) = (self.flows, Arc::clone(&self.makeable));
         let cut = self.cut(text);
         let of_name = |part: &mut Part<'_>| {
             part.words.contains(&hash)
@@ -449,7 +444,7 @@ impl<'t> Closure<'t> {
                     name.is_possible(&part.pieces) && {
                         let Part { words, pieces, together, .. } = part;
                         let all = together.get_or_insert_with(|| {
-                            makeable.pieces(macros, Options::Any, words, pieces.iter().copied())
+                            makeable.pieces(flows, Options::Any, words, pieces.iter().copied())
                         });
                         name.is_possible_of(pieces, all)
                     }
@@ -470,11 +465,11 @@ impl<'t> Closure<'t> {
 
     fn affect(&mut self, text: u32, part: usize) {
         let header = self.texts[text as usize].header;
-        let macros = self.macros;
+        let flows = self.flows;
         let cut = self.cut(text);
         let part = &mut cut.parts[part];
         part.affected = true;
-        let reach = declared::declared(macros, &cut.lexed, &part.chunk);
+        let reach = declared::declared(&flows.macros, &cut.lexed, &part.chunk);
         self.found.affected[header] = true;
         match reach {
             Reach::Names(names) => names.into_iter().for_each(|name| self.names.insert(name)),
@@ -483,8 +478,8 @@ impl<'t> Closure<'t> {
     }
 
     fn cut(&mut self, text: u32) -> &mut Cut<'t> {
-        let (texts, macros) = (self.texts, self.macros);
-        self.cuts.entry(text).or_insert_with(|| Cut::of(&texts[text as usize], macros))
+        let (texts, flows) = (self.texts, self.flows);
+        self.cuts.entry(text).or_insert_with(|| Cut::of(&texts[text as usize], flows))
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::macros::{Definition, Macros, Piece, Target};
 use super::text::WordMap;
+use crate::slice::lexer::Lexed;
 
 /// Arguments by a bit for each of the first 31; the last bit stands for all others.
 type Arguments = u32;
@@ -60,10 +61,14 @@ impl Flow {
 /// What becomes of the arguments of all macros that paste.
 #[derive(Debug, Default)]
 pub(super) struct Flows {
+    /// The macros.
+    pub(super) macros: Macros,
     by_name: WordMap<Flow>,
     /// Macros that do anything with their arguments, by their names, and by these from the end.
     spelled: BTreeMap<Vec<u8>, u64>,
     spelled_back: BTreeMap<Vec<u8>, u64>,
+    /// Words and numbers of macros' bodies that may be pasted.
+    of_bodies: WordMap<Vec<u64>>,
 }
 
 /// A bracket that is open.
@@ -98,43 +103,74 @@ enum Found {
 
 impl Flows {
     /// Follows the arguments of all macros.
-    pub(super) fn of(macros: &Macros) -> Flows {
-        let mut flows = Flows::default();
+    pub(super) fn of(mut macros: Macros) -> Flows {
+        macros.follow();
         let mut names: Vec<u64> = macros.names().collect();
         names.sort_unstable();
+        let mut flows = Flows { macros, ..Flows::default() };
         loop {
             let mut changed = false;
             for &name in &names {
                 let known = flows.by_name.get(&name).cloned().unwrap_or_default();
                 // What was found before holds, however the rest is understood now.
                 let mut flow = known.clone();
-                for definition in macros.definitions(name) {
-                    flow.join(&flows.of_definition(macros, definition));
+                for definition in flows.macros.definitions(name) {
+                    flow.join(&flows.of_definition(definition));
                 }
                 if flow == known {
                     continue;
                 }
                 flows.by_name.insert(name, flow);
-                if let Some(spelled) = macros.spelling(name) {
-                    flows.spelled.insert(spelled.to_vec(), name);
+                if let Some(spelled) = flows.macros.spelling(name).map(<[u8]>::to_vec) {
+                    flows.spelled.insert(spelled.clone(), name);
                     flows.spelled_back.insert(spelled.iter().rev().copied().collect(), name);
                 }
                 changed = true;
             }
             if !changed {
-                return flows;
+                break;
             }
+        }
+        for name in names {
+            let mut pieces = BTreeSet::new();
+            for definition in flows.macros.definitions(name) {
+                flows.collect(&definition.body, &mut pieces);
+            }
+            flows.of_bodies.insert(name, pieces.into_iter().collect());
+        }
+        flows
+    }
+
+    /// Words and numbers of a macro's bodies that may be pasted.
+    pub(super) fn of_body(&self, name: u64) -> &[u64] {
+        self.of_bodies.get(&name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The pieces of names that a definition brings along.
+    pub(super) fn pieces_of(&self, directive: &[u8], pieces: &mut BTreeSet<u64>) {
+        let lexed = Lexed::of(directive);
+        if let Some((_, definition)) = Definition::of(&lexed) {
+            self.collect(&definition.body, pieces);
         }
     }
 
-    fn of_definition(&self, macros: &Macros, definition: &Definition) -> Flow {
+    /// The words and numbers that are pasted or handed to a macro that does.
+    pub(super) fn collect(&self, tokens: &[Piece], pieces: &mut BTreeSet<u64>) {
+        self.search(tokens, None, |found| {
+            if let Found::Pasted(Piece::Word(piece) | Piece::Number(piece)) = found {
+                pieces.insert(piece);
+            }
+        });
+    }
+
+    fn of_definition(&self, definition: &Definition) -> Flow {
         let mut flow = Flow::default();
         let last = definition.rest();
         // The last parameter of a variadic macro takes all arguments from there on.
         let arguments = |position: u32| {
             if Some(position) == last { ALL << position.min(31) } else { bit(position) }
         };
-        self.search(macros, &definition.body, last, |found| match found {
+        self.search(&definition.body, last, |found| match found {
             Found::Pasted(Piece::Parameter(position)) => flow.pasted |= arguments(position),
             Found::Pasted(_) => {}
             Found::Handed { callee, to, parameter } => {
@@ -148,17 +184,8 @@ impl Flows {
         flow
     }
 
-    /// Calls `found` with each word, number and parameter that is pasted or handed to a macro that does.
-    pub(super) fn pasted(&self, macros: &Macros, tokens: &[Piece], mut found: impl FnMut(Piece)) {
-        self.search(macros, tokens, None, |one| {
-            if let Found::Pasted(piece) = one {
-                found(piece);
-            }
-        });
-    }
-
     /// `rest` is the parameter that takes all arguments that are left.
-    fn search(&self, macros: &Macros, tokens: &[Piece], rest: Option<u32>, mut found: impl FnMut(Found)) {
+    fn search(&self, tokens: &[Piece], rest: Option<u32>, mut found: impl FnMut(Found)) {
         let mut calls: Vec<Call> = Vec::new();
         // What the macro that was called last may end in.
         let mut ended = Flow::default();
@@ -176,13 +203,13 @@ impl Flows {
                     };
                     match before(1) {
                         _ if before(2) == Some(&Piece::Paste) => {
-                            call.flow = self.made(macros, &tokens[..at]);
+                            call.flow = self.made(&tokens[..at]);
                             call.ending = Flow::EVERYTHING;
                         }
                         Some(Piece::Word(name)) => {
-                            call.flow = self.callee(macros, *name, 0);
-                            call.ending = self.ending(macros, *name, 0);
-                            call.pastes = macros.leads_to(*name, Target::Paste);
+                            call.flow = self.callee(*name, 0);
+                            call.ending = self.ending(*name, 0);
+                            call.pastes = self.macros.leads_to(*name, Target::Paste);
                         }
                         Some(Piece::Close) => {
                             call.flow = std::mem::take(&mut ended);
@@ -196,7 +223,7 @@ impl Flows {
                         call.parameter = Some(*position);
                     }
                     if !call.flow.handed.is_empty() {
-                        self.resolve(macros, &mut call.flow, &arguments(&tokens[at + 1..]), rest, &mut found);
+                        self.resolve(&mut call.flow, &arguments(&tokens[at + 1..]), rest, &mut found);
                     }
                     calls.push(call);
                 }
@@ -210,7 +237,7 @@ impl Flows {
                     // `, ## arguments` pastes nothing: it takes the comma away.
                     let left = before(1) == Some(&Piece::Paste) && before(2) != Some(&Piece::Comma);
                     let spreads = match token {
-                        Piece::Word(name) => macros.leads_to(name, Target::Comma),
+                        Piece::Word(name) => self.macros.leads_to(name, Target::Comma),
                         Piece::Parameter(position) => Some(position) == rest,
                         _ => false,
                     };
@@ -242,14 +269,13 @@ impl Flows {
     /// Settles what a call hands to a macro among its own arguments.
     fn resolve(
         &self,
-        macros: &Macros,
         flow: &mut Flow,
         arguments: &[&[Piece]],
         rest: Option<u32>,
         found: &mut impl FnMut(Found),
     ) {
         let spreads = |piece: &Piece| match piece {
-            Piece::Word(name) => macros.leads_to(*name, Target::Comma),
+            Piece::Word(name) => self.macros.leads_to(*name, Target::Comma),
             Piece::Parameter(position) => Some(*position) == rest,
             _ => false,
         };
@@ -261,7 +287,7 @@ impl Flows {
         for handed in std::mem::take(&mut flow.handed) {
             match arguments.get(handed.callee as usize).copied().unwrap_or_default() {
                 [Piece::Word(name)] => {
-                    if self.callee(macros, *name, 0).at_worst() & bit(handed.to) != 0 {
+                    if self.callee(*name, 0).at_worst() & bit(handed.to) != 0 {
                         flow.pasted |= handed.from;
                     }
                 }
@@ -289,9 +315,9 @@ impl Flows {
     }
 
     /// What a name does with arguments if it stands before `(`.
-    fn callee(&self, macros: &Macros, name: u64, depth: u32) -> Flow {
+    fn callee(&self, name: u64, depth: u32) -> Flow {
         let mut flow = Flow::default();
-        for definition in macros.definitions(name) {
+        for definition in self.macros.definitions(name) {
             if definition.takes_arguments() {
                 flow.join(self.by_name.get(&name).unwrap_or(&Flow::default()));
                 continue;
@@ -300,9 +326,9 @@ impl Flows {
             match definition.body.last() {
                 Some(Piece::Word(other)) if *other == name => {}
                 Some(Piece::Word(other)) if depth < DEPTH && !is_pasted(&definition.body) => {
-                    flow.join(&self.callee(macros, *other, depth + 1));
+                    flow.join(&self.callee(*other, depth + 1));
                 }
-                Some(Piece::Close) if depth < DEPTH => flow.join(&self.at_end(macros, definition, depth)),
+                Some(Piece::Close) if depth < DEPTH => flow.join(&self.at_end(definition, depth)),
                 Some(Piece::Number(_) | Piece::Other) => {}
                 _ => flow.join(&Flow::EVERYTHING),
             }
@@ -311,15 +337,17 @@ impl Flows {
     }
 
     /// What a call of a macro does with arguments that follow it: `name(...)(arguments)`.
-    fn ending(&self, macros: &Macros, name: u64, depth: u32) -> Flow {
+    fn ending(&self, name: u64, depth: u32) -> Flow {
         let mut flow = Flow::default();
-        for definition in macros.definitions(name).iter().filter(|definition| definition.takes_arguments()) {
+        for definition in
+            self.macros.definitions(name).iter().filter(|definition| definition.takes_arguments())
+        {
             match definition.body.last() {
                 Some(Piece::Word(other)) if depth < DEPTH && !is_pasted(&definition.body) => {
-                    flow.join(&self.callee(macros, *other, depth + 1));
+                    flow.join(&self.callee(*other, depth + 1));
                 }
                 Some(Piece::Close) if depth < DEPTH && definition.rest().is_none() => {
-                    flow.join(&self.at_end(macros, definition, depth));
+                    flow.join(&self.at_end(definition, depth));
                 }
                 Some(Piece::Number(_) | Piece::Other) => {}
                 // What stands before it would be called then, or what it is handed.
@@ -330,7 +358,7 @@ impl Flows {
     }
 
     /// What the call at the end of a definition leaves to be called.
-    fn at_end(&self, macros: &Macros, definition: &Definition, depth: u32) -> Flow {
+    fn at_end(&self, definition: &Definition, depth: u32) -> Flow {
         let body = &definition.body;
         let mut open = 0usize;
         for (at, piece) in body.iter().enumerate().rev() {
@@ -345,7 +373,7 @@ impl Flows {
             let before = |count: usize| at.checked_sub(count).and_then(|before| body.get(before));
             return match before(1) {
                 _ if before(2) == Some(&Piece::Paste) => Flow::EVERYTHING,
-                Some(Piece::Word(name)) => self.ending(macros, *name, depth + 1),
+                Some(Piece::Word(name)) => self.ending(*name, depth + 1),
                 Some(Piece::Parameter(_) | Piece::Close) => Flow::EVERYTHING,
                 _ => Flow::default(),
             };
@@ -355,9 +383,9 @@ impl Flows {
 
     /// What a name that is pasted does with arguments; `tokens` end in it. Where its last piece is a parameter, and more
     /// than one token comes for that, only the first of them is pasted: that parameter is called, too.
-    fn made(&self, macros: &Macros, tokens: &[Piece]) -> Flow {
+    fn made(&self, tokens: &[Piece]) -> Flow {
         let spelling = |piece: &Piece| match piece {
-            Piece::Word(hash) | Piece::Number(hash) => macros.spelling(*hash),
+            Piece::Word(hash) | Piece::Number(hash) => self.macros.spelling(*hash),
             _ => None,
         };
         let [chain @ .., first, Piece::Paste, last] = tokens else { return Flow::EVERYTHING };
@@ -408,4 +436,81 @@ fn arguments(tokens: &[Piece]) -> Vec<&[Piece]> {
     }
     all.push(&tokens[start..]);
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mentions::macros::{Options, pieces};
+    use crate::mentions::text::hash;
+
+    /// Which of these words a text hands to macros that paste.
+    fn pasted(definitions: &[&str], text: &str, words: &[&str]) -> Vec<String> {
+        let mut macros = Macros::default();
+        for definition in definitions {
+            macros.add(definition.as_bytes());
+        }
+        let flows = Flows::of(macros);
+        let lexed = Lexed::of(text.as_bytes());
+        let mut found = BTreeSet::new();
+        flows.collect(&pieces(&lexed, &lexed.tokens, &[], false), &mut found);
+        flows.macros.expand(&mut found, Options::Any);
+        let is_found = |word: &&&str| found.contains(&hash(word.as_bytes()));
+        words.iter().filter(is_found).map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn arguments_are_followed_to_where_they_are_pasted() {
+        let definitions = [
+            "define cat_(a, b) a##b",
+            "define cat(a, b) cat_(a, b)",
+            "define second(a, b, ...) cat(x_, b) + a",
+            "define rest(a, ...) second(a, __VA_ARGS__)",
+            "define print(f, args...) printk(f, ##args)",
+            "define list(m) m(one) m(two)",
+            "define alias cat",
+            "define value thing",
+            "define plain(a) (a)",
+            "define bare(a) a",
+            "define one(x) x_##x",
+            "define none(x) x_ x",
+            "define call(op, x) op(x)",
+            "define call_again(op, x) call(op, x)",
+            "define made(op, x) on##op(x)",
+            "define late(x, op) made(op, x) + 1",
+            "define third(x, y, z) x_##z",
+            "define many(x, ...) third(x, __VA_ARGS__)",
+            "define two a, b",
+            "define through(x) cat(x_, x)",
+            "define result(x) one",
+            "define again(x) result(x)",
+        ];
+        let words = ["a", "b", "c", "d", "thing", "8"];
+        for (text, expected) in [
+            ("cat(a, b) c", &["a", "b"][..]),
+            ("second(a, b, c)", &["b"]),
+            ("rest(a, b, c)", &["b", "c"]),
+            ("print(a, b)", &[]),
+            ("list(a)", &[]),
+            ("alias(a, 8)", &["a", "8"]),
+            ("cat(value, plain(c))", &["c", "thing"]),
+            ("plain(a) function(b)", &[]),
+            ("plain(a)(b)", &[]),
+            ("bare(a)(b)", &["b"]),
+            ("again(a)(b)", &["b"]),
+            ("call(one, a)", &["a"]),
+            ("call_again(one, a)", &["a"]),
+            ("call_again(none, a)", &[]),
+            ("call_again(value one, a)", &["a"]),
+            ("call_again(two, a)", &["a", "b"]),
+            ("made(e, a)", &["a"]),
+            ("late(a, e)", &["a"]),
+            ("made(value one, a)", &["a", "thing"]),
+            ("many(a, b, c)", &["b", "c"]),
+            ("through(two)", &["a", "b"]),
+            ("cat((a, b), c", &["a", "b", "c"]),
+        ] {
+            assert_eq!(pasted(&definitions, text, &words), expected, "{text}");
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::chunks;
-use super::flow::Flows;
 use super::text::{WordMap, WordSet, hash};
 use crate::slice::declaration::{ALIASING, KEEPING};
 use crate::slice::lexer::{Kind, Lexed, Token};
@@ -37,22 +36,17 @@ pub(super) struct Definition {
     /// The last parameter takes all that is left.
     variadic: bool,
     pub(super) body: Vec<Piece>,
-    /// Words and numbers of the body that may be pasted.
-    pub(super) pasted: Vec<u64>,
     /// The directive.
     pub(super) text: Vec<u8>,
 }
 
 impl Definition {
     /// Reads a `#define` without its `#`, cut into tokens.
-    fn of(lexed: &Lexed<'_>) -> Option<(u64, Definition)> {
+    pub(super) fn of(lexed: &Lexed<'_>) -> Option<(u64, Definition)> {
         let Parts { name, parameters, variadic, body } = parts(lexed)?;
         let body = pieces(lexed, body, &parameters, variadic);
         let count = is_function_like(lexed).then_some(parameters.len() as u32);
-        Some((
-            hash(name),
-            Definition { parameters: count, variadic, body, pasted: Vec::new(), text: Vec::new() },
-        ))
+        Some((hash(name), Definition { parameters: count, variadic, body, text: Vec::new() }))
     }
 
     /// True if the macro takes arguments.
@@ -205,8 +199,6 @@ pub(super) struct Macros {
     seen: WordSet,
     /// Those that command lines define, for each unit otherwise.
     of_options: WordSet,
-    /// Which arguments are pasted to something.
-    flows: Flows,
     /// The text of names of macros and of words that macros paste.
     spelled: WordMap<Vec<u8>>,
     /// For each macro, a bit for each [`Target`] that it leads to.
@@ -269,26 +261,6 @@ impl Macros {
         }
     }
 
-    /// Finds out what macros come to, once all are known.
-    pub(super) fn follow(&mut self) {
-        self.follow_names();
-        self.flows = Flows::of(self);
-        let pasted = |definition: &Definition| {
-            let mut pieces = BTreeSet::new();
-            self.collect(&definition.body, &mut pieces);
-            pieces.into_iter().collect()
-        };
-        let all = self.by_name.iter();
-        let all: Vec<(u64, Vec<Vec<u64>>)> =
-            all.map(|(name, definitions)| (*name, definitions.iter().map(pasted).collect())).collect();
-        for (name, pasted) in all {
-            let definitions = self.by_name.entry(name).or_default();
-            for (definition, pasted) in definitions.iter_mut().zip(pasted) {
-                definition.pasted = pasted;
-            }
-        }
-    }
-
     /// The names of all macros.
     pub(super) fn names(&self) -> impl Iterator<Item = u64> {
         self.by_name.keys().copied()
@@ -297,23 +269,6 @@ impl Macros {
     /// The text of a macro's name, or of a word that a macro pastes.
     pub(super) fn spelling(&self, word: u64) -> Option<&[u8]> {
         self.spelled.get(&word).map(Vec::as_slice)
-    }
-
-    /// The pieces of names that a definition brings along, see [`Macros::pasted`].
-    pub(super) fn pieces_of(&self, directive: &[u8], pieces: &mut BTreeSet<u64>) {
-        let lexed = Lexed::of(directive);
-        if let Some((_, definition)) = Definition::of(&lexed) {
-            self.collect(&definition.body, pieces);
-        }
-    }
-
-    /// The same of any other tokens.
-    pub(super) fn collect(&self, tokens: &[Piece], pieces: &mut BTreeSet<u64>) {
-        self.flows.pasted(self, tokens, |piece| {
-            if let Piece::Word(piece) | Piece::Number(piece) = piece {
-                pieces.insert(piece);
-            }
-        });
     }
 
     /// Adds what macros among the pieces stand for.
@@ -338,7 +293,7 @@ impl Macros {
     }
 
     /// Finds out which macros come to what, once all are known.
-    fn follow_names(&mut self) {
+    pub(super) fn follow(&mut self) {
         let mut users: WordMap<Vec<u64>> = WordMap::default();
         for (name, definitions) in &self.by_name {
             for piece in definitions.iter().flat_map(|definition| &definition.body) {
@@ -393,76 +348,6 @@ impl Macros {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Which of these words a text hands to macros that paste.
-    fn pasted(definitions: &[&str], text: &str, words: &[&str]) -> Vec<String> {
-        let mut macros = Macros::default();
-        for definition in definitions {
-            macros.add(definition.as_bytes());
-        }
-        macros.follow();
-        let lexed = Lexed::of(text.as_bytes());
-        let mut found = BTreeSet::new();
-        macros.collect(&pieces(&lexed, &lexed.tokens, &[], false), &mut found);
-        macros.expand(&mut found, Options::Any);
-        let is_found = |word: &&&str| found.contains(&hash(word.as_bytes()));
-        words.iter().filter(is_found).map(|word| (*word).to_owned()).collect()
-    }
-
-    #[test]
-    fn arguments_are_followed_to_where_they_are_pasted() {
-        let definitions = [
-            "define cat_(a, b) a##b",
-            "define cat(a, b) cat_(a, b)",
-            "define second(a, b, ...) cat(x_, b) + a",
-            "define rest(a, ...) second(a, __VA_ARGS__)",
-            "define print(f, args...) printk(f, ##args)",
-            "define list(m) m(one) m(two)",
-            "define alias cat",
-            "define value thing",
-            "define plain(a) (a)",
-            "define bare(a) a",
-            "define one(x) x_##x",
-            "define none(x) x_ x",
-            "define call(op, x) op(x)",
-            "define call_again(op, x) call(op, x)",
-            "define made(op, x) on##op(x)",
-            "define late(x, op) made(op, x) + 1",
-            "define third(x, y, z) x_##z",
-            "define many(x, ...) third(x, __VA_ARGS__)",
-            "define two a, b",
-            "define through(x) cat(x_, x)",
-            "define result(x) one",
-            "define again(x) result(x)",
-        ];
-        let words = ["a", "b", "c", "d", "thing", "8"];
-        for (text, expected) in [
-            ("cat(a, b) c", &["a", "b"][..]),
-            ("second(a, b, c)", &["b"]),
-            ("rest(a, b, c)", &["b", "c"]),
-            ("print(a, b)", &[]),
-            ("list(a)", &[]),
-            ("alias(a, 8)", &["a", "8"]),
-            ("cat(value, plain(c))", &["c", "thing"]),
-            ("plain(a) function(b)", &[]),
-            ("plain(a)(b)", &[]),
-            ("bare(a)(b)", &["b"]),
-            ("again(a)(b)", &["b"]),
-            ("call(one, a)", &["a"]),
-            ("call_again(one, a)", &["a"]),
-            ("call_again(none, a)", &[]),
-            ("call_again(value one, a)", &["a"]),
-            ("call_again(two, a)", &["a", "b"]),
-            ("made(e, a)", &["a"]),
-            ("late(a, e)", &["a"]),
-            ("made(value one, a)", &["a", "thing"]),
-            ("many(a, b, c)", &["b", "c"]),
-            ("through(two)", &["a", "b"]),
-            ("cat((a, b), c", &["a", "b", "c"]),
-        ] {
-            assert_eq!(pasted(&definitions, text, &words), expected, "{text}");
-        }
-    }
 
     #[test]
     fn definitions_are_read() {

@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::macros::{Macros, Options, Piece};
+use super::flow::Flows;
+use super::macros::{Options, Piece};
 use super::pasting::Pasting;
 use super::text::{WordMap, WordSet, hash};
 
@@ -16,8 +17,9 @@ pub(super) struct Makeable {
 
 impl Makeable {
     /// The macros whose names can be made of these pieces.
-    pub(super) fn of(macros: &Macros, pieces: &WordSet) -> Makeable {
-        let mut names: Vec<&[u8]> = macros.names().filter_map(|name| macros.spelling(name)).collect();
+    pub(super) fn of(flows: &Flows, pieces: &WordSet) -> Makeable {
+        let mut names: Vec<&[u8]> =
+            flows.macros.names().filter_map(|name| flows.macros.spelling(name)).collect();
         names.sort_unstable();
         let made = names.par_iter().filter_map(|name| Some((hash(name), Pasting::of(name, pieces, pieces)?)));
         let all: Vec<(u64, Pasting)> = made.collect();
@@ -33,13 +35,13 @@ impl Makeable {
     /// All pieces that may be pasted where these words stand, of which `own` may be.
     pub(super) fn pieces(
         &self,
-        macros: &Macros,
+        flows: &Flows,
         options: Options,
         words: &WordSet,
         own: impl IntoIterator<Item = u64>,
     ) -> WordSet {
         let mut search = Search {
-            macros,
+            flows,
             options,
             pieces: WordSet::default(),
             reached: WordSet::default(),
@@ -73,7 +75,7 @@ impl Makeable {
 }
 
 struct Search<'m> {
-    macros: &'m Macros,
+    flows: &'m Flows,
     options: Options,
     pieces: WordSet,
     reached: WordSet,
@@ -95,7 +97,7 @@ impl Search<'_> {
                 continue;
             }
             self.reach(piece);
-            for definition in self.macros.expansions(piece, self.options) {
+            for definition in self.flows.macros.expansions(piece, self.options) {
                 open.extend(definition.body.iter().filter_map(|piece| match piece {
                     Piece::Word(word) | Piece::Number(word) => Some(*word),
                     _ => None,
@@ -105,15 +107,16 @@ impl Search<'_> {
     }
 
     fn follow(&mut self) {
+        let flows = self.flows;
         while let Some(word) = self.open.pop() {
-            let macros = self.macros;
-            for definition in macros.expansions(word, self.options) {
-                for piece in &definition.body {
-                    if let Piece::Word(word) = piece {
-                        self.reach(*word);
-                    }
+            let definitions = flows.macros.expansions(word, self.options);
+            for piece in definitions.iter().flat_map(|definition| &definition.body) {
+                if let Piece::Word(word) = piece {
+                    self.reach(*word);
                 }
-                for &piece in &definition.pasted {
+            }
+            if !definitions.is_empty() {
+                for &piece in flows.of_body(word) {
                     self.paste(piece);
                 }
             }

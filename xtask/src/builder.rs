@@ -18,6 +18,8 @@ pub(crate) struct Builder {
     pub(crate) release: String,
     /// Suites to look for the kernel in, beside the host's.
     pub(crate) suites: Vec<String>,
+    /// Further variables of its environment.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// What one run gave.
@@ -48,6 +50,7 @@ impl Builder {
             cache: cache_directory(),
             release: release.to_owned(),
             suites: Vec::new(),
+            environment: Vec::new(),
         })
     }
 
@@ -63,7 +66,8 @@ impl Builder {
             words.extend(["--suite".into(), suite.into()]);
         }
         words.extend_from_slice(arguments);
-        duct::cmd(&self.program, &words).env("CACHEDIR", &self.cache).dir(output).stdin_null()
+        let command = duct::cmd(&self.program, &words).env("CACHEDIR", &self.cache).dir(output).stdin_null();
+        self.environment.iter().fold(command, |command, (name, value)| command.env(name, value))
     }
 
     /// Takes a kpatch-build that exists already.
@@ -73,6 +77,7 @@ impl Builder {
             cache: cache_directory(),
             release: release.to_owned(),
             suites: Vec::new(),
+            environment: Vec::new(),
         })
     }
 

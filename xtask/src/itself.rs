@@ -4,8 +4,7 @@
 //! objects of a small configuration are compiled as well, which have been through the compiler and objtool only.
 
 use crate::error::{Error, Result};
-use crate::{kernels, programs, series, tools};
-use std::fmt::Write as _;
+use crate::{kernels, programs, series, small, tools};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,22 +73,12 @@ pub(crate) fn gate(full: bool) -> Result<()> {
 /// Objects of a small configuration, as the compiler and the kernel's objtool leave them.
 fn build(source: &Path, output: &Path) -> Result<Vec<PathBuf>> {
     fs_err::create_dir_all(output)?;
-    let make = |words: &[&str]| {
-        duct::cmd("make", words).dir(source).stdout_null().stderr_capture().run().map_err(|error| {
-            Error::Command { command: format!("make {}", words.join(" ")), reason: error.to_string() }
-        })
-    };
     let here = format!("O={}", output.display());
-    make(&["-s", &here, "tinyconfig"])?;
-    let mut configuration = fs_err::read_to_string(output.join(".config"))?;
-    for option in OPTIONS {
-        let _ = writeln!(configuration, "CONFIG_{option}=y");
-    }
-    fs_err::write(output.join(".config"), configuration)?;
-    make(&["-s", &here, "olddefconfig"])?;
+    small::configure(source, output, &OPTIONS)?;
     let jobs = format!("-j{}", std::thread::available_parallelism().map_or(1, usize::from));
     let sections = "KCFLAGS=-ffunction-sections -fdata-sections";
-    make(&["-s", &jobs, &here, sections, "kernel/", "mm/", "fs/", "lib/", "net/", "arch/x86/kernel/"])?;
+    let goals = ["-s", &jobs, &here, sections, "kernel/", "mm/", "fs/", "lib/", "net/", "arch/x86/kernel/"];
+    small::make(source, &goals)?;
     let mut units = Vec::new();
     for entry in walkdir::WalkDir::new(output).sort_by_file_name() {
         let entry = entry.map_err(std::io::Error::from)?;

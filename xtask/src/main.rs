@@ -16,11 +16,13 @@ mod kallsyms;
 mod kallsyms_image;
 mod kernels;
 mod modules;
+mod own;
 mod programs;
 mod qemu;
 mod runtime;
 mod selfcheck;
 mod series;
+mod small;
 mod test;
 mod tools;
 
@@ -46,6 +48,8 @@ enum Chore {
     Bench(bench::Arguments),
     /// Compare real kernel objects with themselves.
     Itself(itself::Arguments),
+    /// Build a small kernel of one's own, and patch it by its tree.
+    Own(own::Arguments),
     /// Check licences, sources and advisories of all dependencies.
     Deny,
     /// Look for inputs that break the object reader or the differ, with libFuzzer.
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Chore::Corpus(arguments) => corpus::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Itself(arguments) => itself::run(&arguments),
+        Chore::Own(arguments) => own::run(&arguments),
         Chore::Deny => deny::run(),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),

@@ -41,7 +41,9 @@ const TOOLS: [Tool; 19] = [
 ];
 
 /// What the differ's fixtures are compiled with, and its extracts read with, beyond [`TOOLS`].
-const FIXTURE_TOOLS: [Tool; 14] = [
+const FIXTURE_TOOLS: [Tool; 16] = [
+    tool("ccache", "ccache", "runs compilers in a test"),
+    tool("distccd", "distcc", "runs compilers in a test"),
     tool("openssl", "openssl", "makes keys that sign modules"),
     tool("dpkg-scanpackages", "dpkg-dev", "makes a repository of packages"),
     tool("/usr/sbin/mke2fs", "e2fsprogs", "makes the disks of a whole system"),

@@ -2,7 +2,7 @@
 
 use super::Clock;
 use crate::error::Result;
-use crate::{deny, fuzz, itself};
+use crate::{deny, fuzz, itself, own};
 
 /// Formatting, lints, the tests of all crates and a minute of fuzzing; the names of those that fail.
 pub(super) fn run(full: bool, clock: Clock) -> Vec<&'static str> {
@@ -39,6 +39,7 @@ pub(super) fn run(full: bool, clock: Clock) -> Vec<&'static str> {
     chore("cargo xtask fuzz", fuzz::run(&fuzz::GATE));
     chore("cargo xtask itself", itself::gate(full));
     if full {
+        chore("cargo xtask own", own::gate());
         chore("cargo xtask deny", deny::run());
     }
     failed

@@ -401,10 +401,9 @@ impl std::fmt::Display for ErrorReport {
         }
         write!(out, "{} [{}]", self.message, self.code)?;
         for (what, text) in [("why", &self.cause), ("help", &self.remedy)] {
-            // A compiler has much to say; its first line is enough here.
-            if let Some(line) =
-                text.as_ref().and_then(|text| text.lines().find(|line| !line.trim().is_empty()))
-            {
+            // A compiler has much to say; the line of its first error is enough here.
+            let lines = || text.iter().flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty());
+            if let Some(line) = lines().find(|line| line.contains("error: ")).or_else(|| lines().next()) {
                 write!(out, "\n  {what}: {}", line.trim())?;
             }
         }
@@ -523,6 +522,21 @@ mod tests {
         assert_eq!(known_load(&entry).unwrap(), Some(Loaded::Works));
         fs_err::write(&module, "two").unwrap();
         assert_eq!(known_load(&entry).unwrap(), None);
+    }
+
+    #[test]
+    fn of_what_a_compiler_says_the_error_is_told() {
+        let report = |cause: &str| ErrorReport {
+            code: "c".to_owned(),
+            file: None,
+            line: None,
+            message: "m".to_owned(),
+            cause: Some(cause.to_owned()),
+            remedy: None,
+        };
+        let text = report("In file included from a.h:7,\n\n  a.c:3: error: no 'x'\nmore").to_string();
+        assert_eq!(text, "m [c]\n  why: a.c:3: error: no 'x'");
+        assert_eq!(report("\none\ntwo").to_string(), "m [c]\n  why: one");
     }
 
     #[test]

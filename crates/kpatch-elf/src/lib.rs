@@ -12,6 +12,7 @@
 pub mod arch;
 mod endian;
 pub mod extract;
+mod ids;
 pub mod klp;
 pub mod note;
 mod object;
@@ -20,10 +21,11 @@ mod relocations;
 mod write;
 
 pub use endian::Endian;
+pub use ids::{SectionId, SymbolId};
 pub use object::{
-    Contents, Info, Link, Name, Object, Place, Relocation, Section, SectionId, Symbol, SymbolId, binding,
-    section_flags, section_type, symbol_kind,
+    Contents, Info, Link, Name, Object, Place, Section, Symbol, binding, section_flags, section_type,
+    symbol_kind,
 };
 pub use read::ReadError;
-pub use relocations::{RelocationSlice, Relocations};
+pub use relocations::{Relocation, RelocationSlice, Relocations};
 pub use write::WriteError;

@@ -6,32 +6,11 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::arch::Machine;
 use crate::endian::Endian;
+use crate::ids::{SectionId, SymbolId};
 use crate::relocations::{RelocationSlice, Relocations};
 
 /// A name or other short byte string: borrowed from the input, or made by us.
 pub type Name<'d> = Cow<'d, BStr>;
-
-/// Index into [`Object::sections`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SectionId(pub u32);
-
-/// Index into [`Object::symbols`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SymbolId(pub u32);
-
-impl SectionId {
-    /// The position in the table.
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl SymbolId {
-    /// The position in the table.
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// Values of `sh_type` that are named here; others pass through unnamed.
 pub mod section_type {
@@ -236,19 +215,6 @@ impl<'d> Section<'d> {
             relocations: Relocations::new(),
         }
     }
-}
-
-/// One relocation with its addend (`Elf64_Rela`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Relocation {
-    /// Offset of the relocated field in its section, bytes.
-    pub offset: u64,
-    /// `R_*` of the machine.
-    pub kind: u32,
-    /// The symbol, `None` for the null symbol.
-    pub symbol: Option<SymbolId>,
-    /// The addend.
-    pub addend: i64,
 }
 
 /// Where a symbol is.

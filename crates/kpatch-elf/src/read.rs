@@ -13,12 +13,10 @@ use thiserror::Error;
 
 use crate::arch::Machine;
 use crate::endian::Endian;
+use crate::ids::{SectionId, SymbolId};
 use crate::klp;
-use crate::object::{
-    Contents, Info, Link, Object, Place, Relocation, Section, SectionId, Symbol, SymbolId, section_flags,
-    section_type,
-};
-use crate::relocations::Relocations;
+use crate::object::{Contents, Info, Link, Object, Place, Section, Symbol, section_flags, section_type};
+use crate::relocations::{Relocation, Relocations};
 
 /// Why bytes are not an object that can be worked on.
 #[derive(Debug, Error, PartialEq, Eq)]

@@ -1,10 +1,23 @@
 //! The relocations of a section: entries of the file that are decoded when asked for, or a table of our own.
 
 use crate::endian::Endian;
-use crate::object::{Relocation, SymbolId};
+use crate::ids::SymbolId;
 
 /// Size of an `Elf64_Rela`, bytes.
 const ENTRY: usize = 24;
+
+/// One relocation with its addend (`Elf64_Rela`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// Offset of the relocated field in its section, bytes.
+    pub offset: u64,
+    /// `R_*` of the machine.
+    pub kind: u32,
+    /// The symbol, `None` for the null symbol.
+    pub symbol: Option<SymbolId>,
+    /// The addend.
+    pub addend: i64,
+}
 
 /// The relocations of a section in ascending order of offset.
 ///

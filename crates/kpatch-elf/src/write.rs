@@ -11,10 +11,9 @@ use object::write::elf::{FileHeader, Rel, SectionHeader, SectionIndex, Sym, Symb
 use thiserror::Error;
 
 use crate::endian::Endian;
+use crate::ids::SectionId;
 use crate::klp;
-use crate::object::{
-    Contents, Info, Link, Object, Place, Section, SectionId, binding, section_flags, section_type,
-};
+use crate::object::{Contents, Info, Link, Object, Place, Section, binding, section_flags, section_type};
 
 /// Why a model cannot be written.
 #[derive(Debug, Error, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use klp_module::check::{EntrySites, Finding, Ibt, Target, check};
 use klp_module::vermagic;
 use kpatch_elf::arch::Machine;
 
-use super::compile::{Objects, Variant};
+use super::compile::Objects;
+use super::job::Variant;
 use super::overlay::Overlay;
 use super::resolve::Resolved;
 use super::shipped::{self, ShippedBytes, Tables};

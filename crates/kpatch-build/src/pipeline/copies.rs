@@ -11,8 +11,9 @@ use bstr::ByteSlice;
 use kbuild::symtab::{ShippedBinding, ShippedId, ShippedKind, SymbolTable};
 use kpatch_elf::klp::VMLINUX;
 
-use super::compile::{self, Objects, Variant};
+use super::compile::{self, Objects};
 use super::diff::{self, Choices, Differences, Refused, WithoutEntry};
+use super::job::Variant;
 use super::plan;
 use super::unit::{self, Kernel, Unit};
 use super::{Compiler, prove};

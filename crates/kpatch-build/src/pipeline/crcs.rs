@@ -12,8 +12,9 @@ use kbuild::symvers::Symvers;
 use kpatch_elf::{Object, Place};
 use rayon::prelude::*;
 
-use super::compile::{self, Context, Job, Objects, Variant};
-use super::diff::Extract;
+use super::compile::{self, Objects};
+use super::extract::Extract;
+use super::job::{Context, Job, Plain, Variant};
 use super::overlay::Overlay;
 use super::places;
 use super::unit::Unit;
@@ -276,7 +277,7 @@ fn compute(context: &Context<'_>, unit: &Unit, variant: Variant) -> Result<Compu
     if let Some(parent) = text.parent() {
         fs_err::create_dir_all(parent).map_err(Error::io(Phase::Link, "create", parent))?;
     }
-    let job = Job { unit, variant, plain: compile::Plain::default() };
+    let job = Job { unit, variant, plain: Plain::default() };
     let command = compile::command(context, job).without_flags(|flag| flag == "-c");
     let words = command.with_last(["-E", "-D__GENKSYMS__"]).with_output(&text).words();
     let Some((program, arguments)) = words.split_first() else { return Ok(Computed::default()) };

@@ -1,7 +1,7 @@
 //! Object pairs to extracts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bstr::ByteSlice;
 use create_diff_object::{
@@ -9,7 +9,9 @@ use create_diff_object::{
 };
 use rayon::prelude::*;
 
-use super::compile::{self, Context, Job, Objects, Plain, Variant};
+use super::compile::{self, Objects};
+use super::extract::Extract;
+use super::job::{Context, Job, Plain, Variant};
 use super::places;
 use super::shipped::{ShippedBytes, Tables};
 use super::unit::{Unit, by_owner};
@@ -20,18 +22,6 @@ use crate::events::{Change, Event, Events};
 use crate::layout::Place;
 use crate::options::Skip;
 use crate::phase::Phase;
-
-/// What changed in one unit.
-pub struct Extract {
-    /// The unit's object file.
-    pub unit: PathBuf,
-    /// The object that this extract patches.
-    pub owner: String,
-    /// The object, see [`kpatch_elf::extract`].
-    pub bytes: Vec<u8>,
-    /// What was found and why.
-    pub report: Report,
-}
 
 /// What comparing needs to know about the kernel.
 pub struct Shipped<'a> {

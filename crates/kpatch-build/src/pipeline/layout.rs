@@ -6,7 +6,8 @@ use std::fmt::Write;
 use kpatch_elf::Object;
 use rayon::prelude::*;
 
-use super::compile::{Objects, Variant};
+use super::compile::Objects;
+use super::job::Variant;
 use super::overlay::Overlay;
 use super::unit::Unit;
 use crate::error::Error;

@@ -3,7 +3,7 @@
 use kbuild::symvers::Symvers;
 use klp_module::link::{self, Extract, LinkError, Linked};
 
-use super::diff;
+use super::extract;
 use super::overlay::Overlay;
 use super::places;
 use super::unit::Unit;
@@ -12,7 +12,7 @@ use crate::phase::Phase;
 
 /// Links the extracts of all units.
 pub fn run<'e>(
-    extracts: &'e [diff::Extract],
+    extracts: &'e [extract::Extract],
     units: &[Unit],
     exports: &Symvers,
     overlay: &Overlay,
@@ -32,7 +32,7 @@ pub fn run<'e>(
     link::link(&read, exports).map_err(|errors| errors.iter().map(explain).collect())
 }
 
-fn explain(error: &LinkError, extracts: &[diff::Extract], units: &[Unit], overlay: &Overlay) -> Error {
+fn explain(error: &LinkError, extracts: &[extract::Extract], units: &[Unit], overlay: &Overlay) -> Error {
     let mut out = Error::new(Phase::Link, error.code(), error).remedy(error.remedy());
     let unit = error.unit().and_then(|name| units.iter().find(|unit| unit.object.as_os_str() == name));
     if let Some(unit) = unit {
@@ -51,7 +51,7 @@ fn explain(error: &LinkError, extracts: &[diff::Extract], units: &[Unit], overla
 }
 
 /// Says what there is where nothing is replaced.
-fn only_additions(error: Error, extracts: &[diff::Extract]) -> Error {
+fn only_additions(error: Error, extracts: &[extract::Extract]) -> Error {
     let added: Vec<&str> = extracts.iter().flat_map(|e| &e.report.new).map(String::as_str).collect();
     if added.is_empty() {
         return error;

@@ -6,6 +6,8 @@ pub mod convert;
 pub mod copies;
 pub mod crcs;
 pub mod diff;
+pub mod extract;
+pub mod job;
 pub mod layout;
 pub mod link;
 pub mod module;
@@ -45,7 +47,8 @@ use crate::patch::{self, PatchFile};
 use crate::phase::Phase;
 use crate::split;
 use crate::workspace::Workspace;
-use compile::{Objects, Variant};
+use compile::Objects;
+use job::Variant;
 use narrow::Narrowed;
 use overlay::Overlay;
 use resolve::Resolved;
@@ -153,7 +156,7 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
         events(Event::note("this system has no Landlock: compilers and kbuild may write what you may"));
     }
     let originals = Originals::open(resolved.kernel.work_dir.join(originals::FORMAT));
-    let context = compile::Context {
+    let context = job::Context {
         root: &root,
         tree: &tree,
         source: &resolved.source,
@@ -164,7 +167,7 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
         launcher: &launcher,
         cache: &work.cache,
         originals: &originals,
-        debug: compile::DebugInformation::for_patch(&patched, patches),
+        debug: job::DebugInformation::for_patch(&patched, patches),
         jobs: options.jobs.get(),
     };
     let compiler = Compiler { context: &context, options, events };
@@ -322,7 +325,7 @@ fn no_place(error: &crate::workspace::WorkspaceError) -> Vec<Error> {
 
 /// From units to pairs of objects whose structures agree.
 struct Compiler<'a> {
-    context: &'a compile::Context<'a>,
+    context: &'a job::Context<'a>,
     options: &'a Options,
     events: Events<'a>,
 }
@@ -337,7 +340,7 @@ impl Compiler<'_> {
         for batch in [first, rest] {
             let jobs = compile::jobs(batch, &[Variant::Patched, Variant::Original]);
             objects.extend(compile::run(self.context, &jobs, self.events)?);
-            if self.context.debug == compile::DebugInformation::Full {
+            if self.context.debug == job::DebugInformation::Full {
                 layout::run(
                     self.context.overlay,
                     batch,

@@ -6,7 +6,8 @@
 use kpatch_elf::Object;
 use rayon::prelude::*;
 
-use super::compile::{Objects, Variant};
+use super::compile::Objects;
+use super::job::Variant;
 use super::unit::Unit;
 use crate::events::{Event, Events};
 use crate::loaded::same_code;

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use create_diff_object::SourceLine;
 
-use super::compile::{self, Context, DebugInformation, Job, Plain, Variant};
-use super::diff::Extract;
+use super::compile;
+use super::extract::Extract;
+use super::job::{Context, DebugInformation, Job, Plain, Variant};
 use super::overlay::Overlay;
 use super::unit::Unit;
 use crate::error::Error;

@@ -14,7 +14,8 @@ use kbuild::object_tree::UnitCommand;
 use kbuild::units::Unpatchable;
 use rayon::prelude::*;
 
-use super::compile::{self, Context, Job, Plain, Variant};
+use super::compile;
+use super::job::{Context, Job, Plain, Variant};
 use super::resolve::tree_error;
 use super::unit::{self, Unit};
 use crate::cache::{Key, KeyBuilder};

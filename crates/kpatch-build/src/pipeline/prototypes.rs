@@ -12,8 +12,9 @@ use create_diff_object::SourceLine;
 use kpatch_elf::{Object, Place};
 use rayon::prelude::*;
 
-use super::compile::{self, Context, Job, Variant};
-use super::diff::Extract;
+use super::compile;
+use super::extract::Extract;
+use super::job::{Context, Job, Plain, Variant};
 use super::places;
 use super::shipped::{ShippedBytes, Tables};
 use super::unit::Unit;
@@ -188,7 +189,7 @@ fn prototypes(context: &Context<'_>, unit: &Unit, variant: Variant) -> Result<Pr
     if let Some(parent) = list.parent() {
         fs_err::create_dir_all(parent).map_err(Error::io(Phase::Link, "create", parent))?;
     }
-    let job = Job { unit, variant, plain: compile::Plain::default() };
+    let job = Job { unit, variant, plain: Plain::default() };
     let command = compile::command(context, job).without_flags(|flag| flag == "-c");
     let words = command.with_last(["-fsyntax-only", "-aux-info"]).words();
     let Some((program, arguments)) = words.split_first() else { return Ok(Prototypes::new()) };

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use kbuild::symtab::SymbolTable;
 use kpatch_elf::Object;
 
-use super::compile::{Objects, Variant};
+use super::compile::Objects;
+use super::job::Variant;
 use super::unit::{Unit, by_owner};
 use crate::error::Error;
 use crate::events::{Event, Events};

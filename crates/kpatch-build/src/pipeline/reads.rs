@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kbuild::command::{CompileCommand, absolute, listed_files};
 
-use super::compile::Context;
+use super::job::Context;
 use super::unit::Unit;
 use crate::error::Error;
 use crate::phase::Phase;

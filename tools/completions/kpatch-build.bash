@@ -35,7 +35,7 @@ _kpatch__build() {
 
     case "${cmd}" in
         kpatch__build)
-            opts="-a -s -c -v -t -n -o -R -j -d -h --archversion --sourcedir --build-dir --config --vmlinux --suite --refresh --build-root --target --name --output --non-replace --package --package-version --sign-key --sign-cert --fuzz --skip-compiler-check --skip-init-changes --skip-data-changes --only-touched-units --whole-tree --split --allow-layout-change --cc-launcher --cache-size --jobs --debug --skip-cleanup --quiet --color --time --json --version --generate --help cache"
+            opts="-a -s -c -v -t -n -o -R -j -d -h --archversion --sourcedir --build-dir --config --vmlinux --suite --refresh --build-root --target --name --output --non-replace --package --package-version --sign-key --sign-cert --fuzz --skip-compiler-check --skip-init-changes --skip-data-changes --only-touched-units --all-readers --whole-tree --split --allow-layout-change --cc-launcher --cache-size --jobs --debug --skip-cleanup --quiet --color --time --json --version --generate --help cache"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_kpatch_build_global_optspecs
-    string join \n a/archversion= s/sourcedir= build-dir= c/config= v/vmlinux= suite= refresh build-root= t/target= n/name= o/output= R/non-replace package= package-version= sign-key= sign-cert= fuzz= skip-compiler-check skip-init-changes skip-data-changes= only-touched-units whole-tree split allow-layout-change= cc-launcher= cache-size= j/jobs= d/debug skip-cleanup quiet color= time json= version generate= h/help
+    string join \n a/archversion= s/sourcedir= build-dir= c/config= v/vmlinux= suite= refresh build-root= t/target= n/name= o/output= R/non-replace package= package-version= sign-key= sign-cert= fuzz= skip-compiler-check skip-init-changes skip-data-changes= only-touched-units all-readers whole-tree split allow-layout-change= cc-launcher= cache-size= j/jobs= d/debug skip-cleanup quiet color= time json= version generate= h/help
 end
 
 function __fish_kpatch_build_needs_command
@@ -58,6 +58,7 @@ complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -s R -l non-repl
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l skip-compiler-check -d 'Go on where a compiled original is not proven equal to the kernel, or the compiler differs'
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l skip-init-changes -d 'Leave out changes of code and data that the kernel frees after start, which have no effect any more'
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l only-touched-units -d 'Compile only units that the patches touch; others that read a touched header keep the old one'
+complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l all-readers -d 'Preprocess every unit that may read a touched header, whatever its text mentions'
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l whole-tree -d 'Find the units to compile by building the original and the patched tree completely'
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -l split -d 'Where the patches are refused, say which of their hunks could be built alone'
 complete -c kpatch-build -n "__fish_kpatch_build_needs_command" -s d -l debug -d 'Print more, keep the work files; twice: also every command'

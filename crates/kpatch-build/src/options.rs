@@ -50,6 +50,8 @@ pub struct Options {
     pub skip: Skip,
     /// Whether units that only read a touched header are left as they are.
     pub only_touched: bool,
+    /// Preprocess units whose text mentions nothing of what changed, too.
+    pub all_readers: bool,
     /// Whether the units are found by building both trees completely.
     pub whole_tree: bool,
     /// Whether a refusal is followed by a search for the hunks that could be built.
@@ -322,6 +324,7 @@ impl Options {
             skip_compiler_check: args.skip_compiler_check,
             allowed_layouts: args.allow_layout_change.clone(),
             only_touched: args.only_touched_units,
+            all_readers: args.all_readers,
             whole_tree: args.whole_tree,
             split: args.split,
             skip: Skip { init: args.skip_init_changes, data: args.skip_data_changes.clone() },

@@ -6,10 +6,11 @@
 //! units and taken for the mean of all: a header's readers are mostly of one subsystem and read the same headers.
 
 use super::{median, run_quietly, saved_command};
-use crate::builder::Builder;
+use crate::builder::{Builder, Built};
 use crate::error::{Error, Result};
 use crate::{kernels, series, tools};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Units of which the compiler's time is measured.
@@ -33,6 +34,9 @@ pub(crate) struct Arguments {
     /// Measure this kpatch-build instead of the one of the checkout.
     #[arg(long, value_name = "FILE")]
     kpatch_build: Option<PathBuf>,
+    /// Build each patch with `--all-readers`, too, and fail if that compiles other units.
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,17 +72,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "patch", "considered", "named", "preprocessed", "compiled", "clock", "cpu", "floor", "ratio"
     );
     for patch in &arguments.patches {
-        let json = scratch.path().join("report.json");
-        let words = ["--json".to_owned(), json.display().to_string()];
         let before = children_seconds()?;
-        let built =
-            builder.build("bench", &[std::path::absolute(patch)?], &words, &scratch.path().join("out"))?;
+        let (built, report) = build(&builder, patch, &[], scratch.path())?;
         let cpu = children_seconds()? - before;
-        if !json.exists() {
-            return Err(Error::Failed(format!("{}:\n{}", patch.display(), built.tail(15).join("\n"))));
-        }
-        let report: Report = serde_json::from_slice(&fs_err::read(&json)?)
-            .map_err(|error| Error::Failed(format!("{}: {error}", json.display())))?;
         let compiled = u32::try_from(report.units.len()).unwrap_or(u32::MAX);
         let searched = report.searched.as_ref();
         let (considered, named, preprocessed) =
@@ -95,8 +91,52 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         if !built.succeeded() {
             println!("  refused: {}", built.tail(3).join(" "));
         }
+        if arguments.check {
+            let before = children_seconds()?;
+            let (_, all) = build(&builder, patch, &["--all-readers"], scratch.path())?;
+            let cpu = children_seconds()? - before;
+            report.same_units_as(&all).map_err(|why| Error::Failed(format!("{}: {why}", patch.display())))?;
+            let preprocessed = all.searched.as_ref().map_or(0, |searched| searched.preprocessed);
+            println!(
+                "  the same units as with all readers: {preprocessed} preprocessed, {cpu:.1} s of the processor"
+            );
+        }
     }
     Ok(())
+}
+
+/// One run; a refusal has a report as well.
+fn build(builder: &Builder, patch: &Path, words: &[&str], scratch: &Path) -> Result<(Built, Report)> {
+    let json = scratch.join("report.json");
+    if json.exists() {
+        fs_err::remove_file(&json)?;
+    }
+    let mut arguments = vec!["--json".to_owned(), json.display().to_string()];
+    arguments.extend(words.iter().map(|&word| word.to_owned()));
+    let built = builder.build("bench", &[std::path::absolute(patch)?], &arguments, &scratch.join("out"))?;
+    if !json.exists() {
+        return Err(Error::Failed(format!("{}:\n{}", patch.display(), built.tail(15).join("\n"))));
+    }
+    let report = serde_json::from_slice(&fs_err::read(&json)?)
+        .map_err(|error| Error::Failed(format!("{}: {error}", json.display())))?;
+    Ok((built, report))
+}
+
+impl Report {
+    /// Units that a search by text left out must be such that preprocessing leaves out.
+    fn same_units_as(&self, all: &Report) -> std::result::Result<(), String> {
+        let names = |report: &Report| -> BTreeSet<PathBuf> {
+            report.units.iter().map(|unit| unit.unit.clone()).collect()
+        };
+        let (found, all) = (names(self), names(all));
+        let list = |units: &mut dyn Iterator<Item = &PathBuf>| {
+            units.map(|unit| unit.display().to_string()).collect::<Vec<_>>().join(", ")
+        };
+        match (list(&mut all.difference(&found)), list(&mut found.difference(&all))) {
+            (missed, more) if missed.is_empty() && more.is_empty() => Ok(()),
+            (missed, more) => Err(format!("missed: {missed}; without a reason: {more}")),
+        }
+    }
 }
 
 /// Seconds of the processor for one run of the compiler.
@@ -153,6 +193,17 @@ const TICKS_PER_SECOND: u32 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unit_that_was_missed_is_named() {
+        let report = |units: &[&str]| -> Report {
+            let units: Vec<_> = units.iter().map(|unit| serde_json::json!({ "unit": unit })).collect();
+            serde_json::from_value(serde_json::json!({ "searched": null, "units": units })).unwrap()
+        };
+        assert_eq!(report(&["a.o", "b.o"]).same_units_as(&report(&["b.o", "a.o"])), Ok(()));
+        let missed = report(&["a.o"]).same_units_as(&report(&["a.o", "b.o"])).unwrap_err();
+        assert_eq!(missed, "missed: b.o; without a reason: ");
+    }
 
     #[test]
     fn time_of_children_is_seen() {

@@ -135,9 +135,10 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
 
     let considered = units.iter().filter(|unit| unit.indirect).count();
     let readers = named::Readers { tree: &tree, graph: &graph, patched: &patched, jobs: options.jobs.get() };
-    let units = match &whole {
-        Some(_) => units,
-        None => phase(Phase::Plan, events, || named::run(&readers, units))?,
+    let units = if whole.is_some() || options.all_readers {
+        units
+    } else {
+        phase(Phase::Plan, events, || named::run(&readers, units))?
     };
 
     let overlay_root = work.directory("patched-source")?;

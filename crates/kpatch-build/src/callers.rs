@@ -33,8 +33,8 @@ pub struct Caller {
     pub address: u64,
 }
 
-/// The callers, with itself where it calls itself, by section (of a module) and place: of the field that holds the distance, or of the instruction where
-/// a relocation has it.
+/// The callers, with itself where it calls itself, by section (of a module) and place: of the field that holds the
+/// distance, or of the instruction where a relocation has it.
 fn calls(object: &[u8], symbols: &SymbolTable<'_>, function: &str) -> BTreeMap<(Option<u32>, u64), Caller> {
     let mut found = BTreeMap::new();
     let Ok(file) = ElfFile64::<Endianness, &[u8]>::parse(object) else { return found };

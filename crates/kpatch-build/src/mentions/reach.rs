@@ -123,3 +123,45 @@ impl Search<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mentions::macros::Macros;
+
+    /// Which of the pieces can be pasted where these words stand that hand over `own`.
+    fn pieces(definitions: &[&str], words: &[&str], own: &str, wanted: &[&str]) -> Vec<String> {
+        let mut macros = Macros::default();
+        for definition in definitions {
+            macros.add(definition.as_bytes());
+        }
+        let flows = Flows::of(macros);
+        let set = |words: &[&str]| -> WordSet { words.iter().map(|word| hash(word.as_bytes())).collect() };
+        let makeable = Makeable::of(&flows, &set(&["pre_", "other_", "deep_", "end", own]));
+        let found = makeable.pieces(&flows, Options::Any, &set(words), [hash(own.as_bytes())]);
+        let is_found = |word: &&&str| found.contains(&hash(word.as_bytes()));
+        wanted.iter().filter(is_found).map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn macros_bring_pieces_where_words_lead_to_them() {
+        let definitions = ["define make(a) pre_##a", "define outer(a) make(a)", "define far(a) other_##a"];
+        let of = |word: &str| pieces(&definitions, &[word], "x", &["pre_", "other_", "x"]);
+        assert_eq!(of("make"), ["pre_", "x"]);
+        assert_eq!(of("outer"), ["pre_", "x"]);
+        assert_eq!(of("far"), ["other_", "x"]);
+        assert_eq!(of("none"), ["x"]);
+    }
+
+    #[test]
+    fn a_name_that_was_pasted_leads_on() {
+        let definitions = [
+            "define make(a) pre_##a",
+            "define pre_x(b) more(b)",
+            "define more(b) deep_##b",
+            "define far(a) end##a",
+        ];
+        assert_eq!(pieces(&definitions, &["make"], "x", &["pre_", "deep_", "end"]), ["pre_", "deep_"]);
+        assert_eq!(pieces(&definitions, &["make"], "y", &["pre_", "deep_", "end"]), ["pre_"]);
+    }
+}

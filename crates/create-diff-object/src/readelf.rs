@@ -120,16 +120,16 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     number(digits, 10, 19)
 }
 
-/// A number without sign, of at most so many digits that it fits.
+/// A number without sign, of at most so many digits that it fits. What is none may wrap before it is refused.
 fn number(digits: &[u8], base: u8, most: usize) -> Option<u64> {
     if digits.is_empty() || digits.len() > most {
         return None;
     }
-    let (mut value, mut largest) = (0, 0);
+    let (mut value, mut largest) = (0_u64, 0);
     for &byte in digits {
         let digit = DIGITS[usize::from(byte)];
         largest = digit.max(largest);
-        value = value * u64::from(base) + u64::from(digit);
+        value = value.wrapping_mul(u64::from(base)).wrapping_add(u64::from(digit));
     }
     (largest < base).then_some(value)
 }
@@ -154,7 +154,7 @@ mod tests {
     fn numbers_are_read_in_both_bases() {
         assert_eq!(hex(b"ffFFffffffffffff"), Some(u64::MAX));
         assert_eq!(decimal(b"9999999999999999999"), Some(9_999_999_999_999_999_999));
-        for digits in [&b""[..], b"g", b"1 ", b"00000000000000000"] {
+        for digits in [&b""[..], b"g", b"1 ", b"00000000000000000", b"gggggggggggggggg"] {
             assert_eq!(hex(digits), None);
         }
         assert_eq!(decimal(b"1a"), None);

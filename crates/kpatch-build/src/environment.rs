@@ -19,6 +19,10 @@ pub struct Environment {
     pub cflags_module: Option<OsString>,
     /// `KBUILD_EXTRA_SYMBOLS`.
     pub extra_symbols: Option<OsString>,
+    /// `CCACHE_PREFIX`, a program that ccache runs compilers by.
+    pub ccache_prefix: Option<OsString>,
+    /// `DISTCC_DIR`.
+    pub distcc_dir: Option<PathBuf>,
 }
 
 impl Environment {
@@ -32,6 +36,8 @@ impl Environment {
             cc: get("CC"),
             cflags_module: get("CFLAGS_MODULE"),
             extra_symbols: get("KBUILD_EXTRA_SYMBOLS"),
+            ccache_prefix: get("CCACHE_PREFIX"),
+            distcc_dir: get("DISTCC_DIR").map(PathBuf::from),
         }
     }
 }

@@ -18,8 +18,8 @@ pub struct Launcher {
 
 impl Launcher {
     /// The launcher that the words name.
-    pub fn new(words: Vec<String>, root: &Root) -> Launcher {
-        let places = words.iter().map(|word| places(word)).collect::<Option<Vec<_>>>();
+    pub fn new(words: Vec<String>, root: &Root, environment: &Environment) -> Launcher {
+        let places = words.iter().map(|word| places(word, environment)).collect::<Option<Vec<_>>>();
         // In a root file system it has places that nobody here knows.
         let writable = places.map(|places| places.concat()).filter(|_| root.is_host());
         let usable = |places: &Vec<PathBuf>| places.iter().all(|place| fs_err::create_dir_all(place).is_ok());
@@ -28,10 +28,9 @@ impl Launcher {
 }
 
 /// Where a program keeps what it writes of its own; none where that is not known.
-fn places(program: &str) -> Option<Vec<PathBuf>> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+fn places(program: &str, environment: &Environment) -> Option<Vec<PathBuf>> {
     match program.rsplit('/').next()? {
-        "ccache" if variable("CCACHE_PREFIX").is_none() => {
+        "ccache" if environment.ccache_prefix.is_none() => {
             let asked = |key: &str| {
                 let answer = Root::Host.command(program).args(["--get-config", key]).run().ok()?;
                 Some(PathBuf::from(String::from_utf8(answer.stdout).ok()?.trim()))
@@ -39,8 +38,8 @@ fn places(program: &str) -> Option<Vec<PathBuf>> {
             Some(vec![asked("cache_dir")?, asked("temporary_dir")?])
         }
         "distcc" => {
-            let home = || Some(PathBuf::from(variable("HOME")?).join(".distcc"));
-            Some(vec![variable("DISTCC_DIR").map(PathBuf::from).or_else(home)?])
+            let home = || Some(environment.home.as_ref()?.join(".distcc"));
+            Some(vec![environment.distcc_dir.clone().or_else(home)?])
         }
         _ => None,
     }
@@ -70,12 +69,14 @@ mod tests {
 
     #[test]
     fn a_launcher_with_a_server_is_not_confined() {
+        let home = tempfile::tempdir().unwrap();
+        let environment = Environment { home: Some(home.path().to_owned()), ..Environment::default() };
         let launcher = |words: &[&str], root: &Root| {
-            Launcher::new(words.iter().map(|word| (*word).to_owned()).collect(), root)
+            Launcher::new(words.iter().map(|word| (*word).to_owned()).collect(), root, &environment)
         };
         assert_eq!(launcher(&[], &Root::Host).writable, Some(Vec::new()));
         let distcc = launcher(&["distcc"], &Root::Host).writable.unwrap();
-        assert!(distcc.len() == 1 && distcc[0].is_dir(), "{distcc:?}");
+        assert!(distcc == [home.path().join(".distcc")] && distcc[0].is_dir(), "{distcc:?}");
         let inside = Root::in_dir("/r", []);
         for (words, root) in [
             (&["sccache"][..], &Root::Host),

@@ -152,7 +152,7 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
     root.bind(&headers);
     let launcher =
         launcher::words(options.launcher.as_deref(), &options.environment, &resolved.kernel.compiler.program);
-    let launcher = Launcher::new(launcher, &root);
+    let launcher = Launcher::new(launcher, &root, &options.environment);
     if !kbuild::confine::is_possible() {
         events(Event::note("this system has no Landlock: compilers and kbuild may write what you may"));
     }

@@ -5,6 +5,7 @@ pub mod compile;
 pub mod convert;
 pub mod copies;
 pub mod crcs;
+pub mod debug_information;
 pub mod diff;
 pub mod extract;
 pub mod job;
@@ -48,6 +49,7 @@ use crate::phase::Phase;
 use crate::split;
 use crate::workspace::Workspace;
 use compile::Objects;
+use debug_information::DebugInformation;
 use job::Variant;
 use narrow::Narrowed;
 use overlay::Overlay;
@@ -168,7 +170,7 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
         launcher: &launcher,
         cache: &work.cache,
         originals: &originals,
-        debug: job::DebugInformation::for_patch(&patched, patches),
+        debug: DebugInformation::for_patch(&patched, patches),
         jobs: options.jobs.get(),
     };
     let compiler = Compiler { context: &context, options, events };
@@ -341,7 +343,7 @@ impl Compiler<'_> {
         for batch in [first, rest] {
             let jobs = compile::jobs(batch, &[Variant::Patched, Variant::Original]);
             objects.extend(compile::run(self.context, &jobs, self.events)?);
-            if self.context.debug == job::DebugInformation::Full {
+            if self.context.debug == DebugInformation::Full {
                 layout::run(
                     self.context.overlay,
                     batch,

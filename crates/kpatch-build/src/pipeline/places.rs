@@ -6,8 +6,9 @@ use std::path::Path;
 use create_diff_object::SourceLine;
 
 use super::compile;
+use super::debug_information::DebugInformation;
 use super::extract::Extract;
-use super::job::{Context, DebugInformation, Job, Plain, Variant};
+use super::job::{Context, Job, Plain, Variant};
 use super::overlay::Overlay;
 use super::unit::Unit;
 use crate::error::Error;

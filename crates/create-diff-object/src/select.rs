@@ -51,6 +51,14 @@ pub(crate) struct Statuses {
     pub(crate) parent: BTreeMap<ElementId, ElementId>,
 }
 
+impl Statuses {
+    /// Marks an element as changed; the places are offsets in its versions.
+    fn change(&mut self, id: ElementId, what: String, original: i64, patched: i64) {
+        self.of[id.index()] = Change::Changed;
+        self.differences.insert(id, Difference { what, original, patched });
+    }
+}
+
 /// Compares all pairs. Constants of a function that differ from their originals become unrelated to them.
 pub(crate) fn statuses(
     original: &Unit<'_>,
@@ -64,9 +72,7 @@ pub(crate) fn statuses(
     replace_tables(original, patched, twins, &mut statuses);
     for id in patched.ids().filter(|id| patched.element(*id).kind == Kind::Function) {
         if statuses.of[id.index()] == Change::Same && options.also_changed.contains(&patched.name(id)) {
-            statuses.of[id.index()] = Change::Changed;
-            let what = "it changed in the form that the kernel has".to_owned();
-            statuses.differences.insert(id, Difference { what, original: 0, patched: 0 });
+            statuses.change(id, "it changed in the form that the kernel has".to_owned(), 0, 0);
         }
     }
     let copied: BTreeSet<&str> = options.copied.iter().map(String::as_str).collect();
@@ -99,10 +105,8 @@ fn call_copies(patched: &Unit<'_>, copied: &BTreeSet<&str>, statuses: &mut Statu
             continue;
         };
         if statuses.of[id.index()] == Change::Same {
-            statuses.of[id.index()] = Change::Changed;
             let place = offset as i64 - patched.element(id).origin as i64;
-            let what = format!("calls {name}, which has no patchable entry");
-            statuses.differences.insert(id, Difference { what, original: place, patched: place });
+            statuses.change(id, format!("calls {name}, which has no patchable entry"), place, place);
         }
     }
 }
@@ -242,7 +246,6 @@ fn replace_tables(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins, st
         }
         for user in users {
             if statuses.of[user.index()] == Change::Same {
-                statuses.of[user.index()] = Change::Changed;
                 let at = |unit: &Unit<'_>, function: ElementId, table: &str| {
                     let origin = unit.element(function).origin as i64;
                     unit.references(function)
@@ -252,8 +255,7 @@ fn replace_tables(original: &Unit<'_>, patched: &Unit<'_>, twins: &mut Twins, st
                 };
                 let name = patched.name(id);
                 let place = at(patched, user, &name);
-                let what = format!("uses constant {name}, which changed");
-                statuses.differences.insert(user, Difference { what, original: place, patched: place });
+                statuses.change(user, format!("uses constant {name}, which changed"), place, place);
             }
         }
     }

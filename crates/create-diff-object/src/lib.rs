@@ -42,7 +42,9 @@ use kpatch_elf::{Section, section_type};
 pub use error::{Diagnostic, DiffError};
 pub use inlined::Inlined;
 pub use pointers::{Pointer, pointers_to};
-pub use report::{ElementReport, FirstDifference, Reason, Report, SkipReason, Skipped, Status, Use};
+pub use report::{
+    ElementReport, FirstDifference, Reason, Report, SharedName, SkipReason, Skipped, Status, Use,
+};
 pub use sizes::{Entry, EntrySizes, SizesError};
 pub use source::SourceLine;
 

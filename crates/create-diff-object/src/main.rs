@@ -171,13 +171,15 @@ fn run(arguments: &Arguments) -> Result<u8, Box<dyn std::error::Error>> {
     if arguments.explain || arguments.debug {
         explain::reasons(&unit, report);
     }
-    match outcome {
+    match &outcome {
         Ok(Outcome::Unchanged(_)) => {
             println!("{unit}: no functional change");
         }
         Ok(Outcome::Extract(extract)) => write(&arguments.output, &extract.bytes)?,
-        Err(failure) => refuse(&unit, &failure),
+        Err(failure) => refuse(&unit, failure),
     }
+    // The process ends: giving thousands of names back one by one would be for nothing.
+    std::mem::forget(outcome);
     Ok(status)
 }
 

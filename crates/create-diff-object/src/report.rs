@@ -1,8 +1,9 @@
 //! What the differ found and why, for people and machines.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::source::SourceLine;
 
@@ -133,6 +134,16 @@ pub struct Skipped {
     pub source: Option<SourceLine>,
 }
 
+/// A name that many entries of a list share.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SharedName(pub Arc<str>);
+
+impl Serialize for SharedName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 /// The whole story of one pair of objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -176,7 +187,7 @@ pub struct Report {
     /// `object.name,sympos` of every symbol that the livepatch core resolves.
     pub klp_symbols: Vec<String>,
     /// `(section, offset, type, addend, object to be patched, symbol)` of their relocations.
-    pub klp_relocations: Vec<(String, u64, u32, i64, String, String)>,
+    pub klp_relocations: Vec<(SharedName, u64, u32, i64, SharedName, SharedName)>,
     /// Remarks that do not stop anything.
     pub warnings: Vec<String>,
 }

@@ -10,7 +10,7 @@ use crate::author::Author;
 use crate::compare::{Difference, describe};
 use crate::correlate::Twins;
 use crate::names;
-use crate::report::{ElementReport, FirstDifference, Reason, Report, Status};
+use crate::report::{ElementReport, FirstDifference, Reason, Report, SharedName, Status};
 use crate::select::{Change, Selection, Statuses, Why};
 use crate::source::SourceLine;
 use crate::source::SourceMap;
@@ -211,19 +211,23 @@ pub(crate) fn sum_up(report: &mut Report, object: &Object<'_>, manifest: &Manife
     report.klp_symbols = manifest.references.iter().map(full).collect();
     report.klp_symbols.sort();
     report.klp_symbols.dedup();
+    let patched = SharedName(manifest.object.as_str().into());
+    let symbols: Vec<Option<SharedName>> =
+        meanings.iter().map(|meaning| meaning.map(|reference| SharedName(full(reference).into()))).collect();
     for section in object.sections.iter().filter(|s| s.is_alloc()) {
+        let name = SharedName(section.name.to_str_lossy().into());
         for relocation in &section.relocations {
-            let meaning = relocation.symbol.and_then(|symbol| meanings[symbol.index()]);
-            if let Some(reference) = meaning {
-                report.klp_relocations.push((
-                    names::text(section.name.as_ref()),
-                    relocation.offset,
-                    relocation.kind,
-                    relocation.addend,
-                    manifest.object.clone(),
-                    full(reference),
-                ));
-            }
+            let Some(symbol) = relocation.symbol.and_then(|symbol| symbols[symbol.index()].clone()) else {
+                continue;
+            };
+            report.klp_relocations.push((
+                name.clone(),
+                relocation.offset,
+                relocation.kind,
+                relocation.addend,
+                patched.clone(),
+                symbol,
+            ));
         }
     }
     report.klp_relocations.sort();

@@ -23,9 +23,8 @@ impl Emitter<'_, '_> {
         let placed: Vec<(ElementId, Placed)> = self.placed.iter().map(|(id, p)| (*id, *p)).collect();
         for (id, place) in placed {
             let limit = self.out.section(place.section).size();
-            let references: Vec<Reference> = unit.references(id).to_vec();
-            for reference in references {
-                if is_empty_replacement(unit, id, &reference) {
+            for reference in unit.references(id) {
+                if is_empty_replacement(unit, id, reference) {
                     continue;
                 }
                 let offset = reference.offset.wrapping_add_signed(place.delta);
@@ -35,13 +34,13 @@ impl Emitter<'_, '_> {
                 }
                 if reference.synthetic && unit.object.machine.arch().is_short(reference.kind) {
                     let error = DiffError::ShortBranch {
-                        place: place_of(unit, id, &reference),
+                        place: place_of(unit, id, reference),
                         target: crate::compare::describe(unit, reference.target),
                     };
                     self.fail(id, error);
                     continue;
                 }
-                let Some((symbol, addend)) = self.carry(id, &reference) else { continue };
+                let Some((symbol, addend)) = self.carry(id, reference) else { continue };
                 self.out.sections[place.section.index()].relocations.to_mut().push(Relocation {
                     offset,
                     kind: reference.kind,

@@ -7,11 +7,10 @@
 use std::collections::BTreeSet;
 
 use bstr::{BStr, BString};
-use kpatch_elf::SectionId;
 use kpatch_elf::klp::VMLINUX;
 
 use crate::error::{DiffError, used_by};
-use crate::inlined::{self, Inlined};
+use crate::inlined::{self, Inlined, Site};
 use crate::lookup::{Lookup, Resolution};
 use crate::select::{Selection, entry_owner};
 use crate::tables::TableKind;
@@ -69,7 +68,7 @@ pub(crate) fn check(
 
 /// The inline functions that the sites of entries were written in.
 fn writers(patched: &Unit<'_>, entries: impl Iterator<Item = ElementId>) -> Vec<Option<Inlined>> {
-    let site = |entry| {
+    let site = |entry: ElementId| {
         let (function, distance) = patched.references(entry).iter().find_map(|r| match r.target {
             Target::Element(id, distance) if patched.element(id).kind == Kind::Function => {
                 Some((id, distance))
@@ -77,10 +76,14 @@ fn writers(patched: &Unit<'_>, entries: impl Iterator<Item = ElementId>) -> Vec<
             _ => None,
         })?;
         let element = patched.element(function);
-        Some((element.section, element.origin.checked_add_signed(distance)?))
+        Some(Site {
+            section: element.section,
+            offset: element.origin.checked_add_signed(distance)?,
+            branch: patched.element(entry).kind == Kind::Entry(TableKind::Jumps),
+        })
     };
-    let sites: Vec<Option<(SectionId, u64)>> = entries.map(site).collect();
-    let known: Vec<(SectionId, u64)> = sites.iter().flatten().copied().collect();
+    let sites: Vec<Option<Site>> = entries.map(site).collect();
+    let known: Vec<Site> = sites.iter().flatten().copied().collect();
     let mut found = inlined::writers_of(&patched.object, &known).into_iter();
     let relative = |mut writer: Inlined| {
         for line in writer.declared.iter_mut().chain(&mut writer.called) {

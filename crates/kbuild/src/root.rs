@@ -279,10 +279,8 @@ impl Task<'_> {
         self.program.to_string_lossy().into_owned()
     }
 
-    /// Who is not root cannot join the namespace in which a root file system is mounted.
     fn is_confined(&self) -> bool {
-        let joins = || confine::is_possible() && rustix::process::geteuid().is_root();
-        !self.writable.is_empty() && (self.root.is_host() || joins())
+        !self.writable.is_empty() && (self.root.is_host() || confine::is_possible())
     }
 
     /// Runs it and returns what it wrote, whatever its exit status.
@@ -494,7 +492,35 @@ mod tests {
 
     #[test]
     fn a_confined_command_in_a_root_writes_only_where_it_may() {
-        assert!(rustix::process::geteuid().is_root(), "this test must run as root");
+        writes_in_a_root_only_where_it_may();
+    }
+
+    /// The same by somebody who is not root: this test, run by another user.
+    #[test]
+    fn a_confined_command_of_anybody_in_a_root_writes_only_where_it_may() {
+        const USER: &str = "65534";
+        if !rustix::process::geteuid().is_root() {
+            return writes_in_a_root_only_where_it_may();
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(directory.path(), USER.parse().ok(), USER.parse().ok()).unwrap();
+        // Where it was built, others may not look.
+        let copy = directory.path().join("test");
+        // Copied by another process: what this one has open for writing, a command started meanwhile inherits.
+        let exe = std::env::current_exe().unwrap();
+        assert!(std::process::Command::new("cp").arg(exe).arg(&copy).status().unwrap().success());
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", USER, "--regid", USER, "--clear-groups"]).arg(copy);
+        command.args([
+            "--exact",
+            "root::tests::a_confined_command_of_anybody_in_a_root_writes_only_where_it_may",
+        ]);
+        let output = command.env("TMPDIR", directory.path()).current_dir("/").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+
+    fn writes_in_a_root_only_where_it_may() {
         let directory = tempfile::tempdir().unwrap();
         let [root, own, other] = ["root", "own", "other"].map(|name| directory.path().join(name));
         for path in [root.join("bin"), root.join("proc"), root.join("dev"), own.clone(), other.clone()] {

@@ -25,6 +25,14 @@ impl Launcher {
         let usable = |places: &Vec<PathBuf>| places.iter().all(|place| fs_err::create_dir_all(place).is_ok());
         Launcher { words, writable: writable.filter(usable) }
     }
+
+    /// What is to be said of a launcher that is not confined.
+    pub fn warning(&self) -> Option<String> {
+        let words = self.words.join(" ");
+        let warning =
+            || format!("{words}: compilers that it runs are not confined, they may write what you may");
+        self.writable.is_none().then(warning)
+    }
 }
 
 /// Where a program keeps what it writes of its own; none where that is not known.
@@ -75,6 +83,7 @@ mod tests {
             Launcher::new(words.iter().map(|word| (*word).to_owned()).collect(), root, &environment)
         };
         assert_eq!(launcher(&[], &Root::Host).writable, Some(Vec::new()));
+        assert_eq!(launcher(&[], &Root::Host).warning(), None);
         let distcc = launcher(&["distcc"], &Root::Host).writable.unwrap();
         assert!(distcc == [home.path().join(".distcc")] && distcc[0].is_dir(), "{distcc:?}");
         let inside = Root::in_dir("/r", []);
@@ -85,6 +94,8 @@ mod tests {
             (&["distcc"], &inside),
         ] {
             assert_eq!(launcher(words, root).writable, None, "{words:?}");
+            let warning = launcher(words, root).warning().unwrap();
+            assert!(warning.starts_with(&words.join(" ")), "{warning}");
         }
     }
 

@@ -157,6 +157,8 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
     let launcher = Launcher::new(launcher, &root, &options.environment);
     if !kbuild::confine::is_possible() {
         events(Event::note("this system has no Landlock: compilers and kbuild may write what you may"));
+    } else if let Some(warning) = launcher.warning() {
+        events(Event::warning(warning));
     }
     let originals = Originals::open(resolved.kernel.work_dir.join(originals::FORMAT));
     let context = job::Context {

@@ -51,7 +51,12 @@ fn build(
     std::fs::write(at("unit.c"), text).map_err(io)?;
     let flags = |flags: &[&str]| -> Vec<String> { flags.iter().map(|&f| f.to_owned()).collect() };
     toolchain.compile(&at("unit.c"), &flags(&["-c", "-w"]), &at("unit.o"))?;
-    toolchain.compile(&at("unit.c"), &flags(&["-S", "-w", "-DNO_LINES"]), &at("unit.s"))?;
+    // Each constant under a name of its own, even where the object reaches several from one: no change must be missed.
+    let mut listing = flags(&["-S", "-w", "-DNO_LINES"]);
+    if toolchain.has_anchors() {
+        listing.push("-fno-section-anchors".to_owned());
+    }
+    toolchain.compile(&at("unit.c"), &listing, &at("unit.s"))?;
     let assembler = std::fs::read_to_string(at("unit.s")).map_err(io)?;
     Ok((std::fs::read(at("unit.o")).map_err(io)?, oracle::functions(&assembler)))
 }

@@ -162,8 +162,14 @@ impl<'a> Normaliser<'a> {
             return;
         }
         let Some(&at) = self.listing.labels.get(word) else {
-            if let Some(behind) = self.listing.aliases.get(word).filter(|_| word.starts_with(".L")) {
-                return self.word(behind, depth);
+            match self.listing.aliases.get(word) {
+                Some(behind) if word.starts_with(".L") => return self.word(behind, depth),
+                // gcc keeps one of several constants that hold the same.
+                Some(behind) if self.listing.labels.contains_key(behind) => {
+                    self.out.push_str(&base(word));
+                    return self.contents(behind, depth);
+                }
+                _ => {}
             }
             self.out.push_str(&base(word));
             return;
@@ -179,12 +185,18 @@ impl<'a> Normaliser<'a> {
             }
             return;
         }
-        let unnamed = word.starts_with(".L");
-        if !unnamed {
+        if !word.starts_with(".L") {
             self.out.push_str(&base(word));
         }
+        self.contents(word, depth);
+    }
+
+    /// What a label of data stands for, where nobody can change it.
+    fn contents(&mut self, label: &'a str, depth: usize) {
+        let Some(&at) = self.listing.labels.get(label) else { return };
+        let section = &self.listing.lines[at].section;
         let constant = section.contains("rodata") || section.contains("rel.ro") || section.contains(".toc");
-        if (unnamed || constant) && depth < 8 {
+        if (label.starts_with(".L") || constant) && depth < 8 {
             self.out.push('{');
             let lines = &self.listing.lines[at + 1..];
             for line in lines.iter().take_while(|l| l.section == *section && is_data_directive(l.text)) {

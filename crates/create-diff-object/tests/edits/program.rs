@@ -43,6 +43,8 @@ enum Statement {
     Unlikely(usize),
     Here,
     Structure(usize),
+    /// An array whose first values the compiler keeps as a constant without name.
+    Copied(usize),
     External(usize),
 }
 
@@ -109,7 +111,7 @@ impl Program {
     fn statement(random: &mut Random, index: usize, count: usize) -> Statement {
         let number = random.below(1000);
         let callee = if index == 0 { count } else { random.below(index) };
-        match random.below(22) {
+        match random.below(23) {
             0 => Statement::Add(number),
             1 => Statement::Multiply(number),
             2 | 3 => Statement::Put(number),
@@ -130,6 +132,7 @@ impl Program {
             19 => Statement::Unlikely(number),
             20 => Statement::Structure(number % 6),
             21 => Statement::External(number % 3),
+            22 => Statement::Copied(number),
             _ => Statement::Here,
         }
     }
@@ -166,6 +169,7 @@ impl Program {
                     | Statement::Counter(n)
                     | Statement::Shared(n)
                     | Statement::LocalTable(n)
+                    | Statement::Copied(n)
                     | Statement::Switch(_, n)
                     | Statement::Unlikely(n)
                     | Statement::Loop(n) => *n += number,
@@ -312,6 +316,12 @@ impl Program {
             Statement::Structure(n) => {
                 write!(out, "{{ struct thing t = {{ {n}, 2, {{ 3, {n}, 5, 6 }} }}; use(&t); y += t.a; }}")
             }
+            Statement::Copied(n) => {
+                write!(
+                    out,
+                    "{{ int copied[12] = {{ {n}, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }}; use(copied); y += copied[1]; }}"
+                )
+            }
             Statement::External(n) => write!(out, "outside_{n} += y;"),
         };
     }
@@ -336,6 +346,6 @@ int _printk(const char *, ...);
 void __warn_printk(const char *, int);
 void take(function);
 void note(void *);
-void use(struct thing *);
+void use(void *);
 COLD void complain(int);
 ";

@@ -14,6 +14,7 @@
 
 mod chunks;
 mod declared;
+mod expression;
 mod flow;
 mod macros;
 mod pasting;

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// One piece of a header. `@` is its own number, `%` that of an earlier one, `?` what a change changes.
-const FORMS: [&str; 29] = [
+const FORMS: [&str; 31] = [
     "static inline int f@(int x) { return x * ?; }",
     "static inline int f@(int x) { return f%(x) + ?; }",
     "static always int f@(int x) { return s%(x) - ?; }",
@@ -42,6 +42,9 @@ const FORMS: [&str; 29] = [
     "#define LIST@(m) m(@, ?)\n#define AS@(n, v) static inline int s##n(int x) { return x + v; }\nLIST@(AS@)",
     "#define N@ f%\nstatic inline int s@(int x) { return cat(N, @)(x) /* ? */; }",
     "extern inline int __attribute__((__gnu_inline__)) f@(int x) { return \\\n x // ?\n * ?; }",
+    "#ifdef OTHER\n#define f@(x)\n#define s@(x) ((void)(x))\n#else\nstatic inline int f@(int x) { return x - ?; }\n\
+     static inline int s@(int x) { return x / ?; }\n#endif",
+    "#ifndef OTHER\nstatic inline int always f@(int x) { return x << ?; }\n#else\n#define f@(x) do { } while (0)\n#endif",
 ];
 
 /// What of the headers a unit uses.

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::chunks::{Chunk, Is};
+use super::expression::is_expression;
 use super::macros::{self, Macros, Target};
 use super::text::hash;
 use crate::slice;
@@ -35,9 +36,11 @@ pub(super) fn declared(macros: &Macros, lexed: &Lexed<'_>, chunk: &Chunk<'_>) ->
         Is::Declaration => {}
     }
     let mut names = BTreeSet::new();
+    let mut hidden = BTreeSet::new();
     let mut tried = BTreeSet::new();
+    let mut nameless = false;
     for alternative in 0..ALTERNATIVES {
-        let writer = Writer { macros, lexed, alternative };
+        let mut writer = Writer { macros, lexed, alternative, hidden: &mut hidden };
         let Some(text) = writer.write(&chunk.tokens) else { return Reach::Readers };
         if !tried.insert(text.clone()) {
             continue;
@@ -45,9 +48,14 @@ pub(super) fn declared(macros: &Macros, lexed: &Lexed<'_>, chunk: &Chunk<'_>) ->
         if alternative + 1 == ALTERNATIVES {
             return Reach::Readers;
         }
-        if !add_declared(&text, &mut names) {
-            return Reach::Readers;
+        match add_declared(&text, &mut names) {
+            Some(Named::All) => {}
+            Some(Named::Some) => nameless = true,
+            None => return Reach::Readers,
         }
+    }
+    if nameless {
+        names.append(&mut hidden);
     }
     with_other_names(macros, &mut names);
     if names.iter().any(|name| slice::IMPLICIT.contains(&name.as_slice())) {
@@ -56,18 +64,29 @@ pub(super) fn declared(macros: &Macros, lexed: &Lexed<'_>, chunk: &Chunk<'_>) ->
     Reach::Names(names)
 }
 
-/// Adds the names that a text declares; false if code or data comes of it that nobody needs to mention.
-fn add_declared(text: &[u8], names: &mut BTreeSet<Vec<u8>>) -> bool {
+/// Whether the declarations of a text have names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    All,
+    Some,
+}
+
+/// Adds the names that a text declares; `None` if code or data comes of it that nobody needs to mention.
+fn add_declared(text: &[u8], names: &mut BTreeSet<Vec<u8>>) -> Option<Named> {
     let lexed = Lexed::of(text);
-    let Some(items) = slice::items(&lexed).filter(|_| !lexed.strange_directive) else { return false };
+    let items = slice::items(&lexed).filter(|_| !lexed.strange_directive)?;
+    let mut named = Named::All;
     for item in items {
         let declaration = Declaration::of(&lexed, item);
         if declaration.emits {
-            return false;
+            return None;
+        }
+        if declaration.names.is_empty() {
+            named = Named::Some;
         }
         names.extend(declaration.names.iter().map(|&name| lexed.word(name).to_vec()));
     }
-    true
+    Some(named)
 }
 
 /// A name that is a macro, too, stands for others.
@@ -88,6 +107,9 @@ struct Writer<'a, 't> {
     lexed: &'a Lexed<'t>,
     /// Which definition of each macro is taken; the last where it has fewer.
     alternative: usize,
+    /// Macros that were written out where the name of what is declared may stand: in the configuration that has the
+    /// declaration, it is no macro.
+    hidden: &'a mut BTreeSet<Vec<u8>>,
 }
 
 /// What brackets hold.
@@ -101,7 +123,7 @@ enum Inside {
 
 impl Writer<'_, '_> {
     /// The text of a chunk; `None` where it is not understood. The bodies of functions are left empty.
-    fn write(&self, tokens: &[Token]) -> Option<Vec<u8>> {
+    fn write(&mut self, tokens: &[Token]) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         // Where in `out` the current declaration began.
         let mut start = 0;
@@ -153,7 +175,7 @@ impl Writer<'_, '_> {
     }
 
     /// Writes a word outside of all brackets, and its arguments if it is a macro that takes some.
-    fn outside(&self, tokens: &[Token], at: usize, out: &mut Vec<u8>) -> Option<usize> {
+    fn outside(&mut self, tokens: &[Token], at: usize, out: &mut Vec<u8>) -> Option<usize> {
         let word = self.lexed.text(&tokens[at]);
         if declaration::is_attribute(word) || is_typeof(word) {
             let next = declaration::after_group(tokens, at + 1);
@@ -177,8 +199,24 @@ impl Writer<'_, '_> {
             push(out, word);
             return Some(at + 1);
         }
+        if definition.takes_arguments() && self.is_declarator(tokens, at) {
+            if is_expression(text) {
+                push(out, word);
+                return Some(at + 1);
+            }
+            self.hidden.insert(word.to_vec());
+        }
         self.plain(text, out, DEPTH)?;
         Some(if definition.takes_arguments() { declaration::after_group(tokens, at + 1) } else { at + 1 })
+    }
+
+    /// True if a word can be the name of what is declared: a type stands before it.
+    fn is_declarator(&self, tokens: &[Token], at: usize) -> bool {
+        let before = at.checked_sub(1).and_then(|before| tokens.get(before));
+        before.is_some_and(|token| match token.kind {
+            Kind::Word(_) => !is_tag_keyword(self.lexed.text(token)),
+            kind => kind == Kind::Punctuation(b'*'),
+        })
     }
 
     /// Writes out a macro that comes to attributes, keywords and names of types.
@@ -300,7 +338,7 @@ mod tests {
     use super::*;
     use crate::mentions::{chunks, text};
 
-    const MACROS: [&str; 13] = [
+    const MACROS: [&str; 19] = [
         "define nothing",
         "define always inline __attribute__((__always_inline__))",
         "define inline inline __attribute__((__gnu_inline__))",
@@ -314,6 +352,13 @@ mod tests {
         "define other another",
         "define quiet",
         "define quiet __attribute__((__used__))",
+        // What other configurations have instead of a function.
+        "define silent(x)",
+        "define never(x) (!(x) && another)",
+        "define waits(x) do { } while (0)",
+        "define zero(x) ((void)(x))",
+        "define wrapped(x) (x)",
+        "define void_of(x) void (x)",
     ];
 
     /// The names that a declaration declares; `None` if it reaches all readers.
@@ -346,6 +391,11 @@ mod tests {
             ("enum e { A = BITS(1), B };", &["A", "B", "BITS", "e"]),
             ("extern int other;", &["another"]),
             ("typedef int t;", &["t"]),
+            ("extern int silent(int x);", &["silent"]),
+            ("static inline int silent(int x) { return 1; }", &["silent"]),
+            ("extern void never(int x);", &["never"]),
+            ("static inline void *waits(int x) { return 0; }", &["waits"]),
+            ("static inline void zero(int x) always { }", &["zero"]),
         ] {
             let expected: Vec<String> = declares.iter().map(|name| (*name).to_owned()).collect();
             assert_eq!(names(text).as_ref(), Some(&expected), "{text}");
@@ -369,6 +419,9 @@ mod tests {
             "asm(\"nop\");",
             "extern void *memcpy(void *, const void *, unsigned long);",
             "int a",
+            "static inline int wrapped(int x) { return 1; }",
+            "never(a) void f(void);",
+            "extern void_of(a);",
         ] {
             assert_eq!(names(text), None, "{text}");
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::chunks;
+use super::expression::is_expression;
 use super::text::{WordMap, WordSet, hash};
 use crate::slice::declaration::{ALIASING, KEEPING};
 use crate::slice::lexer::{Kind, Lexed, Token};
@@ -330,9 +331,11 @@ impl Macros {
         }
     }
 
-    /// The words of all definitions of a macro.
+    /// The words of what a macro can stand for in a declaration.
     pub(super) fn words_of(&self, name: u64, mut found: impl FnMut(&[u8])) {
-        for definition in self.definitions(name) {
+        let in_declarations =
+            |definition: &&Definition| !(definition.takes_arguments() && is_expression(&definition.text));
+        for definition in self.definitions(name).iter().filter(in_declarations) {
             let lexed = Lexed::of(&definition.text);
             if let Some(Parts { parameters, body, .. }) = parts(&lexed) {
                 chunks::words(&lexed, body, &mut |word| {

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -162,8 +163,8 @@ impl Root {
     fn prepare(&self, task: &Task<'_>) -> Result<Command, RunError> {
         let mut command = match self {
             Root::Host => {
-                let mut command = Command::new(&task.program);
-                command.args(&task.args);
+                let mut command = Command::new(found(&task.program));
+                command.arg0(&task.program).args(&task.args);
                 if let Some(directory) = &task.directory {
                     command.current_dir(directory);
                 }
@@ -182,7 +183,7 @@ impl Root {
                     entered::command(dir, binds)
                         .map_err(|source| RunError::Start { program: task.program(), source })?
                 } else {
-                    let mut command = Command::new("unshare");
+                    let mut command = Command::new(found("unshare".as_ref()));
                     if !rustix::process::geteuid().is_root() {
                         command.args(["--user", "--map-root-user"]);
                     }
@@ -376,6 +377,19 @@ impl Group {
             Err(source) => Err(RunError::Start { program: program(), source }),
         }
     }
+}
+
+/// The file that a program's name means here. Where it is searched for in an environment that was set, as for all
+/// tasks, the standard library forks to do so, and a fork of a process with hundreds of megabytes takes longer than
+/// some compilers.
+fn found(program: &OsStr) -> PathBuf {
+    let name = Path::new(program);
+    let is_program = |path: &PathBuf| {
+        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let search = std::env::var_os("PATH").filter(|_| name.components().count() == 1);
+    let mut candidates = search.iter().flat_map(std::env::split_paths).map(|directory| directory.join(name));
+    candidates.find(|path| path.is_absolute() && is_program(path)).unwrap_or_else(|| name.to_owned())
 }
 
 /// Makes the place inside a root that something of the host is mounted on: a file on a file, else a directory.

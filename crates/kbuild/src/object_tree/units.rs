@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::{ObjectTree, TreeError, prepare};
 use crate::command::{SavedCommand, dry_run};
 use crate::paths;
@@ -34,6 +36,14 @@ pub enum UnitCommand {
     },
 }
 
+/// What one run of kbuild told.
+#[derive(Debug, Default)]
+struct Answer {
+    commands: BTreeMap<PathBuf, UnitCommand>,
+    /// Units that it did not answer for.
+    open: BTreeSet<PathBuf>,
+}
+
 impl ObjectTree {
     /// The command of each unit (the path of a source file below the source tree, with the detours that the
     /// makefiles take). kbuild runs once for all that no earlier run asked for, and not at all if there are none.
@@ -51,12 +61,18 @@ impl ObjectTree {
         if missing.is_empty() {
             return Ok(commands);
         }
+        // Each portion has a make of its own, which prints only.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let answers: Vec<Answer> = portions(missing, processors)
+            .into_par_iter()
+            .map(|portion| self.ask(portion))
+            .collect::<Result<_, TreeError>>()?;
         let mut open = BTreeSet::new();
-        for mut portion in portions(missing) {
-            self.ask(&mut portion, &mut commands)?;
-            open.append(&mut portion);
+        for mut answer in answers {
+            commands.append(&mut answer.commands);
+            open.append(&mut answer.open);
         }
-        for portion in portions(open) {
+        for portion in portions(open, 1) {
             self.compile(portion, &mut commands)?;
         }
         Ok(commands)
@@ -68,19 +84,16 @@ impl ObjectTree {
         let mut commands = BTreeMap::new();
         if !units.is_empty() {
             let _lock = self.item.lock()?;
-            for portion in portions(units.iter().cloned().collect()) {
+            for portion in portions(units.iter().cloned().collect(), 1) {
                 self.compile(portion, &mut commands)?;
             }
         }
         Ok(commands)
     }
 
-    /// Has kbuild print what it would do for the missing units; what this answers moves into `commands`.
-    fn ask(
-        &self,
-        missing: &mut BTreeSet<PathBuf>,
-        commands: &mut BTreeMap<PathBuf, UnitCommand>,
-    ) -> Result<(), TreeError> {
+    /// Has kbuild print what it would do for the missing units.
+    fn ask(&self, missing: BTreeSet<PathBuf>) -> Result<Answer, TreeError> {
+        let mut answer = Answer::default();
         // Lines longer than a pipe's buffer would mix if several makes printed at once.
         let output = self
             .make()
@@ -90,21 +103,21 @@ impl ObjectTree {
             .map_err(|source| TreeError::Run { what: ASK, source })?;
         let printed = dry_run::saved_commands(&String::from_utf8_lossy(&output.stdout));
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        for unit in std::mem::take(missing) {
+        for unit in missing {
             let object = unit.with_extension("o");
             if let Some(command) = printed.get(&object) {
                 let kept = self.kept(&unit);
                 let content = dry_run::file(&object, command);
                 let saved = parse(&kept, content.as_bytes())?;
                 store::write(&kept, content.as_bytes())?;
-                commands.insert(unit, UnitCommand::Known(Box::new(saved)));
+                answer.commands.insert(unit, UnitCommand::Known(Box::new(saved)));
             } else if has_no_rule(&errors, &unit) {
-                commands.insert(unit, UnitCommand::NotBuilt);
+                answer.commands.insert(unit, UnitCommand::NotBuilt);
             } else {
-                missing.insert(unit);
+                answer.open.insert(unit);
             }
         }
-        Ok(())
+        Ok(answer)
     }
 
     /// Has kbuild compile the units.
@@ -194,13 +207,19 @@ impl ObjectTree {
 /// to 128 KiB (`MAX_ARG_STRLEN`); the readers of a common header have more.
 const MOST_GOALS: usize = 48 << 10;
 
-/// Units in portions that one run of make takes.
-fn portions(units: BTreeSet<PathBuf>) -> Vec<BTreeSet<PathBuf>> {
+/// Bytes of goals below which they stay together.
+const FEWEST_GOALS: usize = 4 << 10;
+
+/// Units in portions that one run of make takes, as many as run side by side if there are enough of them.
+fn portions(units: BTreeSet<PathBuf>, side_by_side: usize) -> Vec<BTreeSet<PathBuf>> {
+    let all: usize = units.iter().map(|unit| unit.as_os_str().len() + 1).sum();
+    // A run has its own price, which a few units do not pay.
+    let most = all.div_ceil(side_by_side.max(1)).clamp(FEWEST_GOALS, MOST_GOALS);
     let mut portions = Vec::new();
     let (mut portion, mut bytes) = (BTreeSet::new(), 0);
     for unit in units {
         let length = unit.as_os_str().len() + 1;
-        if bytes + length > MOST_GOALS && !portion.is_empty() {
+        if bytes + length > most && !portion.is_empty() {
             portions.push(std::mem::take(&mut portion));
             bytes = 0;
         }
@@ -258,7 +277,7 @@ mod tests {
     fn goals_are_portioned() {
         let units: BTreeSet<PathBuf> =
             (0..6000).map(|n| PathBuf::from(format!("drivers/net/ethernet/unit{n}.c"))).collect();
-        let portions = portions(units.clone());
+        let portions = portions(units.clone(), 1);
         assert!(portions.len() > 1);
         for portion in &portions {
             let bytes: usize = portion.iter().map(|unit| unit.as_os_str().len() + 1).sum();
@@ -266,8 +285,12 @@ mod tests {
         }
         assert_eq!(portions.into_iter().flatten().collect::<BTreeSet<_>>(), units);
         let long = BTreeSet::from([PathBuf::from("x".repeat(MOST_GOALS + 1)), PathBuf::from("y")]);
-        assert_eq!(super::portions(long).len(), 2);
-        assert_eq!(super::portions(BTreeSet::new()), Vec::new());
+        assert_eq!(super::portions(long, 1).len(), 2);
+        assert_eq!(super::portions(BTreeSet::new(), 1), Vec::new());
+        let few: BTreeSet<PathBuf> = units.iter().take(100).cloned().collect();
+        assert_eq!(super::portions(few, 4).len(), 1);
+        let some: BTreeSet<PathBuf> = units.into_iter().take(1000).collect();
+        assert!((4..=5).contains(&super::portions(some, 4).len()));
     }
 
     #[test]

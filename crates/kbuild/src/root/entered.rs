@@ -33,7 +33,7 @@ static ENTERED: Mutex<BTreeMap<Key, Entered>> = Mutex::new(BTreeMap::new());
 
 /// A command that runs the words after it inside, in the directory that is the first of them.
 pub(super) fn command(dir: &Path, binds: &[PathBuf]) -> io::Result<Command> {
-    let mut command = Command::new("nsenter");
+    let mut command = Command::new(super::found("nsenter".as_ref()));
     command.args(namespaces(dir, binds)?).args(["--", "chroot"]).arg(dir);
     command.args(["/bin/sh", "-c", r#"cd "$1" && shift && exec "$@""#, "sh"]);
     Ok(command)

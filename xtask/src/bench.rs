@@ -242,6 +242,20 @@ fn saved_command(kernel: &Path, object: &Path) -> Result<(PathBuf, CompileComman
     Ok((tree, command))
 }
 
+/// The units (their object files) whose commands kpatch-build keeps for a kernel, in the order of their paths.
+fn saved_commands(kernel: &Path) -> Vec<PathBuf> {
+    let entries = walkdir::WalkDir::new(kernel).sort_by_file_name().into_iter();
+    let kept = entries.filter_map(std::result::Result::ok).filter_map(|entry| {
+        let path = entry.path().to_str()?;
+        let (_, unit) = path.split_once(&format!("/{KEPT}/"))?;
+        // A detour of a makefile is part of the name.
+        unit.strip_suffix(".c.cmd")
+            .filter(|unit| !unit.contains('@'))
+            .map(|unit| PathBuf::from(format!("{unit}.o")))
+    });
+    kept.collect()
+}
+
 /// Where an object tree keeps command lines.
 const KEPT: &str = ".unit-commands";
 
@@ -328,5 +342,6 @@ mod tests {
         assert_eq!(found, tree);
         assert_eq!(command.source(), Path::new("/s/fs/proc/a.c"));
         assert!(saved_command(root.path(), Path::new("fs/proc/b.o")).is_err());
+        assert_eq!(saved_commands(root.path()), [Path::new("fs/proc/a.o")]);
     }
 }

@@ -395,16 +395,11 @@ fn overridden(patched: &Unit<'_>, lookup: &Lookup<'_>, statuses: &mut select::St
         if statuses.of[id.index()] != Change::Changed || patched.element(id).kind != Kind::Function {
             continue;
         }
-        let Some(main) = patched.element(id).main else { continue };
-        let symbol = patched.object.symbol(main);
-        if symbol.binding != kpatch_elf::binding::WEAK {
-            continue;
-        }
-        if lookup.global(symbol.name.as_ref()).is_some_and(|shipped| !lookup.is_weak(shipped)) {
+        let Some((_, name)) = patched.weak(id) else { continue };
+        if lookup.global(name).is_some_and(|shipped| !lookup.is_weak(shipped)) {
             statuses.of[id.index()] = Change::Same;
             report.warnings.push(format!(
-                "{} changed, but the kernel has another definition that overrides this weak one",
-                symbol.name
+                "{name} changed, but the kernel has another definition that overrides this weak one"
             ));
         }
     }

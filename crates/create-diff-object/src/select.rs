@@ -97,8 +97,13 @@ fn call_copies(patched: &Unit<'_>, copied: &BTreeSet<&str>, statuses: &mut Statu
     }
     for id in patched.ids().filter(|id| patched.element(*id).kind == Kind::Function) {
         let called = patched.references(id).iter().filter(|r| r.flow != Flow::Next).find_map(|reference| {
-            let Target::External(symbol, _) = reference.target else { return None };
-            let name = patched.object.symbol(symbol).name.to_str().ok()?;
+            let name = match reference.target {
+                Target::External(symbol, _) => patched.object.symbol(symbol).name.as_ref(),
+                // A definition that the copied one overrides, such as a default of the kernel that a machine has its own for.
+                Target::Element(target, _) => patched.weak(target)?.1,
+                _ => return None,
+            };
+            let name = name.to_str().ok()?;
             copied.contains(name).then_some((name, reference.offset))
         });
         let Some((name, offset)) = called.filter(|_| !patched.is_freed(patched.element(id).section)) else {

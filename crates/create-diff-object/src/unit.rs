@@ -276,6 +276,13 @@ impl<'d> Unit<'d> {
         &self.element_symbols[range.start as usize..range.end as usize]
     }
 
+    /// The symbol of a weak function, and its name.
+    pub(crate) fn weak(&self, id: ElementId) -> Option<(SymbolId, &BStr)> {
+        let main = self.element(id).main.filter(|_| self.element(id).kind == Kind::Function)?;
+        let symbol = self.object.symbol(main);
+        (symbol.binding == kpatch_elf::binding::WEAK).then(|| (main, symbol.name.as_ref()))
+    }
+
     /// Code or data that is gone when the patch is loaded.
     pub(crate) fn is_freed(&self, section: SectionId) -> bool {
         let name: &BStr = self.object.section(section).name.as_ref();

@@ -74,33 +74,7 @@ impl Emitter<'_, '_> {
                 let old = unit.object.symbol(symbol);
                 match old.place {
                     Place::Undefined => {
-                        let name: &BStr = old.name.as_ref();
-                        if reference.flow == Flow::Next && self.parts.lookup.is_copied(name) {
-                            // A pointer may outlive the patch, and the original is not redirected.
-                            self.fail(by, DiffError::NoEntry { function: name.to_string() });
-                            return None;
-                        }
-                        if let Some((resolution, new)) = self.externals.get(&symbol).cloned() {
-                            self.check_special(by, &resolution);
-                            return Some((Some(new), unit.addend(reference)));
-                        }
-                        let resolution = match self.parts.lookup.external(name) {
-                            Ok(resolution) => resolution,
-                            Err(error) => {
-                                self.fail(by, error);
-                                return None;
-                            }
-                        };
-                        self.check_special(by, &resolution);
-                        let new = self.undefined(name, &resolution, old.binding);
-                        if resolution == Resolution::Unknown && old.binding != binding::WEAK {
-                            self.unresolved.insert(names::text(name));
-                        }
-                        self.uses.entry(names::text(name)).or_insert((by, reference.offset));
-                        if name.starts_with(b"__SCT__") {
-                            self.keys.insert(name.into());
-                        }
-                        self.externals.insert(symbol, (resolution, new));
+                        let new = self.outside(by, reference, symbol, old.binding)?;
                         Some((Some(new), unit.addend(reference)))
                     }
                     Place::Absolute => {
@@ -119,6 +93,44 @@ impl Emitter<'_, '_> {
         }
     }
 
+    /// The undefined symbol for what another unit defines.
+    fn outside(
+        &mut self,
+        by: ElementId,
+        reference: &Reference,
+        symbol: SymbolId,
+        bound: u8,
+    ) -> Option<SymbolId> {
+        let name: &BStr = self.parts.patched.object.symbol(symbol).name.as_ref();
+        if reference.flow == Flow::Next && self.parts.lookup.is_copied(name) {
+            // A pointer may outlive the patch, and the original is not redirected.
+            self.fail(by, DiffError::NoEntry { function: name.to_string() });
+            return None;
+        }
+        if let Some((resolution, new)) = self.externals.get(&symbol).cloned() {
+            self.check_special(by, &resolution);
+            return Some(new);
+        }
+        let resolution = match self.parts.lookup.external(name) {
+            Ok(resolution) => resolution,
+            Err(error) => {
+                self.fail(by, error);
+                return None;
+            }
+        };
+        self.check_special(by, &resolution);
+        let new = self.undefined(name, &resolution, bound);
+        if resolution == Resolution::Unknown && bound != binding::WEAK {
+            self.unresolved.insert(names::text(name));
+        }
+        self.uses.entry(names::text(name)).or_insert((by, reference.offset));
+        if name.starts_with(b"__SCT__") {
+            self.keys.insert(name.into());
+        }
+        self.externals.insert(symbol, (resolution, new));
+        Some(new)
+    }
+
     pub(super) fn carry_element(
         &mut self,
         by: ElementId,
@@ -130,6 +142,13 @@ impl Emitter<'_, '_> {
         let twin = self.parts.twins.of_patched[target.index()];
         let existing = self.parts.statuses.of[target.index()] != Change::New;
         let addend = delta.wrapping_sub(reference.bias());
+        if let Some((symbol, name)) = unit.weak(target)
+            && self.parts.lookup.is_copied(name)
+        {
+            // The definition that overrides this one has been replaced.
+            let new = self.outside(by, reference, symbol, binding::GLOBAL)?;
+            return Some((Some(new), addend));
+        }
         // A pointer to a function that exists outlives the patch and must be comparable with pointers that
         // exist: it goes to the original.
         let pointer = unit.element(target).kind == Kind::Function

@@ -260,8 +260,10 @@ fn compare(
         &mut twins,
         &LineNumbers { original: &lines_before, patched: &lines_after },
         &input.options,
+        input.object == kpatch_elf::klp::VMLINUX,
     );
     let mut left = skip::data(patched, input.options.skip_data, &mut statuses);
+    left.extend(statuses.unreached.iter().map(|id| (*id, SkipReason::Unreached)));
     apply_author(patched, &author, &mut statuses, &mut report);
     overridden(patched, &lookup, &mut statuses, &mut report);
 

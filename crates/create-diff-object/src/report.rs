@@ -118,6 +118,8 @@ pub enum SkipReason {
     Exit,
     /// The initial value of a datum.
     Value,
+    /// Code that only start code of vmlinux calls, which has run.
+    Unreached,
 }
 
 /// A change that is left out of the extract.

@@ -45,6 +45,8 @@ pub(crate) struct Statuses {
     pub(crate) tables: Vec<(ElementId, bool)>,
     /// Changed functions that cannot be replaced and are called by replaced functions only.
     pub(crate) copied: BTreeSet<ElementId>,
+    /// Changed functions that cannot be replaced and that nothing calls any more: only start code did.
+    pub(crate) unreached: Vec<ElementId>,
     /// For functions that are replaced because a part of them changed.
     pub(crate) contains: BTreeMap<ElementId, ElementId>,
     /// For each function that the compiler split off, the one it belongs to.
@@ -59,13 +61,15 @@ impl Statuses {
     }
 }
 
-/// Compares all pairs. Constants of a function that differ from their originals become unrelated to them.
+/// Compares all pairs. Constants of a function that differ from their originals become unrelated to them. `start_is_over`
+/// says that freed code has run, which that of a module has not before the module is loaded.
 pub(crate) fn statuses(
     original: &Unit<'_>,
     patched: &Unit<'_>,
     twins: &mut Twins,
     lines: &LineNumbers<'_>,
     options: &Options<'_>,
+    start_is_over: bool,
 ) -> Statuses {
     separate_constants(original, patched, twins);
     let mut statuses = compare_all(original, patched, twins, lines);
@@ -85,7 +89,7 @@ pub(crate) fn statuses(
             statuses.contains.insert(parent, part);
         }
     }
-    replace_callers(original, patched, twins, &copied, &mut statuses);
+    replace_callers(original, patched, twins, &copied, start_is_over, &mut statuses);
     statuses
 }
 
@@ -124,6 +128,7 @@ fn replace_callers(
     patched: &Unit<'_>,
     twins: &Twins,
     copied: &BTreeSet<&str>,
+    start_is_over: bool,
     statuses: &mut Statuses,
 ) {
     let mut queue: Vec<ElementId> = patched
@@ -144,7 +149,18 @@ fn replace_callers(
         if !without || statuses.copied.contains(&id) {
             continue;
         }
-        let (Some(before), Some(after)) = (callers(original, twin), callers(patched, id)) else { continue };
+        let of = |unit, id| callers(unit, id, start_is_over);
+        let (Some((before, _)), Some((after, over))) = (of(original, twin), of(patched, id)) else {
+            continue;
+        };
+        if is_local && before.is_empty() && after.is_empty() && over {
+            for part in statuses.parent.iter().filter(|(_, parent)| **parent == id).map(|(part, _)| *part) {
+                statuses.of[part.index()] = Change::Same;
+            }
+            statuses.of[id.index()] = Change::Same;
+            statuses.unreached.push(id);
+            continue;
+        }
         // Who called the original and does not call it any more has changed anyway.
         let known = |caller: &ElementId| twins.of_original[caller.index()].is_some();
         if is_local && after.is_empty() || !before.iter().all(known) {
@@ -168,22 +184,25 @@ fn replace_callers(
     }
 }
 
-/// The functions that call one, nothing if anything but calls refers to it.
-fn callers(unit: &Unit<'_>, id: ElementId) -> Option<BTreeSet<ElementId>> {
+/// The functions that call one, and whether start code does that is over; nothing if anything but calls refers to it.
+fn callers(unit: &Unit<'_>, id: ElementId, start_is_over: bool) -> Option<(BTreeSet<ElementId>, bool)> {
     let mut out = BTreeSet::new();
+    let mut over = false;
     for &(by, index) in &unit.referrers[id.index()] {
         let reference = &unit.references[index as usize];
         let inside = matches!(reference.target, Target::Element(_, delta) if delta != 0);
         match unit.element(by).kind {
             Kind::Entry(_) => {}
             _ if by == id || inside => {}
-            Kind::Function if reference.flow != Flow::Next && !unit.is_freed(unit.element(by).section) => {
+            Kind::Function if reference.flow == Flow::Next => return None,
+            Kind::Function if !unit.is_freed(unit.element(by).section) => {
                 out.insert(by);
             }
+            Kind::Function if start_is_over => over = true,
             _ => return None,
         }
     }
-    Some(out)
+    Some((out, over))
 }
 
 fn compare_all(original: &Unit<'_>, patched: &Unit<'_>, twins: &Twins, lines: &LineNumbers<'_>) -> Statuses {
@@ -194,6 +213,7 @@ fn compare_all(original: &Unit<'_>, patched: &Unit<'_>, twins: &Twins, lines: &L
         line_only: Vec::new(),
         tables: Vec::new(),
         copied: BTreeSet::new(),
+        unreached: Vec::new(),
         contains: BTreeMap::new(),
         parent: parents(patched),
     };

@@ -160,6 +160,7 @@ fn left_out(context: &Context<'_>, unit: &Unit, skipped: &Skipped) -> Event {
             "it runs only when the module is unloaded, and has no entry that livepatch could use"
         }
         SkipReason::Value => "the running kernel keeps the value that the datum has",
+        SkipReason::Unreached => "only start code calls it, which has run",
     };
     let place = |source: &SourceLine| {
         format!("{}:{}", context.overlay.to_source(Path::new(&source.file)).display(), source.line)

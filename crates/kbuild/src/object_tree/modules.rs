@@ -39,6 +39,17 @@ impl ModuleObjects {
         modules.filter_map(|(module, _)| Some(module.file_name()?.to_str()?.replace('-', "_"))).collect()
     }
 
+    /// The C sources that a module may be made of, by the name that the kernel knows it by.
+    pub fn sources_of(&self, module: &str) -> BTreeSet<PathBuf> {
+        let is_module = |path: &Path| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name.replace('-', "_") == module)
+        };
+        let objects = self.iter().filter(|(path, _)| is_module(path)).flat_map(|(_, objects)| objects);
+        objects.map(|object| paths::plain(object).with_extension("c")).collect()
+    }
+
     /// The objects of all modules without detours, sorted.
     pub fn objects(&self) -> BTreeSet<PathBuf> {
         self.modules.values().flatten().map(|object| paths::plain(object)).collect()
@@ -187,5 +198,11 @@ mod tests {
         assert_eq!(objects.modules_of(Path::new("net/shared.c")), ["a_b".into(), "c".into()].into());
         assert_eq!(objects.modules_of(Path::new("virt/kvm/kvm_main.c")), ["kvm".into()].into());
         assert!(objects.objects().contains(Path::new("virt/kvm/kvm_main.o")));
+        assert_eq!(
+            objects.sources_of("kvm"),
+            ["arch/x86/kvm/x86.c".into(), "virt/kvm/kvm_main.c".into()].into()
+        );
+        assert_eq!(objects.sources_of("a_b"), ["net/shared.c".into()].into());
+        assert_eq!(objects.sources_of("net"), BTreeSet::new());
     }
 }

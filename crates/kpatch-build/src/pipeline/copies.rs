@@ -4,23 +4,23 @@
 //! Where all that can reach it is known and calls it, its callers are patched instead: their units are compiled, too, and
 //! they call the copy of the function in the module. A caller without an entry of its own is such a function again.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+mod callers;
 
-use bstr::ByteSlice;
-use kbuild::symtab::{ShippedBinding, ShippedId, ShippedKind, SymbolTable};
-use kpatch_elf::klp::VMLINUX;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::compile::{self, Objects};
 use super::diff::{self, Choices, Differences, Refused, WithoutEntry};
+use super::extract::Extract;
 use super::job::Variant;
 use super::plan;
 use super::unit::{self, Kernel, Unit};
 use super::{Compiler, prove};
-use crate::callers::{self, Users};
 use crate::error::Error;
 use crate::events::{Event, phase};
 use crate::phase::Phase;
+use callers::Found;
+use create_diff_object::Status;
 
 /// Functions whose callers are looked for. With more, the change is one of half the kernel.
 const MOST: usize = 64;
@@ -42,29 +42,45 @@ pub(super) fn run(
 ) -> Result<Differences, Vec<Error>> {
     let (options, events) = (compiler.options, compiler.events);
     let mut copied: Vec<String> = Vec::new();
+    let mut expected: Vec<(Error, Found)> = Vec::new();
     loop {
         let choices = Choices { skip: &options.skip, copied: &copied };
         let found = phase(Phase::Diff, events, || {
             diff::run(compiler.context, units, objects, known.shipped, choices, events)
         });
         let refused = match found {
-            Ok(differences) => return Ok(differences),
+            Ok(differences) => {
+                let left = left_alone(&expected, &differences.extracts);
+                return if left.is_empty() { Ok(differences) } else { Err(left) };
+            }
             Err(refused) => refused,
         };
         let Refused { errors, without_entry, told } = refused;
         let is_new = |without: &WithoutEntry| !copied.contains(&without.function);
         let may_go_on = copied.len() + without_entry.len() <= MOST && without_entry.iter().all(is_new);
-        let sources = if may_go_on { sources(known, &without_entry, errors) } else { Err(errors) };
-        let sources = match sources {
-            Ok(sources) => sources,
+        let found = if may_go_on { sources(known, &without_entry, &errors) } else { Err(errors.clone()) };
+        let found = match found {
+            Ok(found) => found,
             Err(errors) => {
                 told.into_iter().for_each(events);
                 return Err(errors);
             }
         };
+        let sources: BTreeSet<PathBuf> = found.iter().flat_map(|found| found.sources.clone()).collect();
         let more: Vec<PathBuf> =
             sources.into_iter().filter(|s| units.iter().all(|unit| unit.source != *s)).collect();
         let new = join(compiler, known, &more, objects)?;
+        let all = || units.iter().chain(&new);
+        let lost = errors.iter().zip(&found).filter_map(|(error, found)| {
+            let mut of_owner = all().filter(|unit| unit.owners().any(|owner| owner == found.owner));
+            let lost = callers::lost(found, &mut of_owner, objects)?;
+            Some(explained(error.clone(), &format!("the source of {lost} is not found")))
+        });
+        let lost: Vec<Error> = lost.collect();
+        if !lost.is_empty() {
+            return Err(lost);
+        }
+        expected.extend(errors.into_iter().zip(found));
         copied.extend(without_entry.into_iter().map(|without| without.function));
         events(Event::note(format!(
             "{} cannot be replaced, so their callers are, in {}",
@@ -79,92 +95,47 @@ pub(super) fn run(
     }
 }
 
-/// The sources of all that calls the functions. The errors are these where there are none, or not all callers are
+/// The sources of all that calls each function. The errors are these where there are none, or not all callers are
 /// known; then they say why.
 fn sources(
     known: &Known<'_>,
     functions: &[WithoutEntry],
-    errors: Vec<Error>,
-) -> Result<BTreeSet<PathBuf>, Vec<Error>> {
+    errors: &[Error],
+) -> Result<Vec<Found>, Vec<Error>> {
     if functions.is_empty() {
-        return Err(errors);
+        return Err(errors.to_vec());
     }
-    let found: Vec<_> = functions.iter().map(|function| callers(known, function)).collect();
+    let found = callers::find(known, functions);
     if found.iter().all(Result::is_ok) {
-        return Ok(found.into_iter().flatten().flatten().collect());
+        return Ok(found.into_iter().flatten().collect());
     }
-    let explained = errors.into_iter().zip(found).map(|(error, found)| {
-        let cause = error.cause.clone().map(|cause| format!("{cause}; ")).unwrap_or_default();
-        match found {
-            Err(reason) if !reason.is_empty() => error.cause(format!("{cause}{reason}")),
-            _ => error,
-        }
+    let why = errors.iter().cloned().zip(found).map(|(error, found)| match found {
+        Err(reason) if !reason.is_empty() => explained(error, &reason),
+        _ => error,
     });
-    Err(explained.collect())
+    Err(why.collect())
 }
 
-/// The sources of all that calls a function, or why they cannot be told.
-fn callers(known: &Known<'_>, without: &WithoutEntry) -> Result<BTreeSet<PathBuf>, String> {
-    let WithoutEntry { function, owner } = without;
-    if owner != VMLINUX {
-        return Err("callers in other units are looked for in vmlinux only".to_owned());
+/// Errors for functions that one of their callers would go on calling in its old form.
+fn left_alone(expected: &[(Error, Found)], extracts: &[Extract]) -> Vec<Error> {
+    let plain = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    let mut replaced: BTreeSet<(&str, String)> = BTreeSet::new();
+    for extract in extracts {
+        let changed = extract.report.elements.iter().filter(|element| element.status == Status::Changed);
+        replaced.extend(changed.map(|element| (extract.owner.as_str(), plain(&element.name))));
     }
-    let symbols = known.shipped.tables.get(VMLINUX).ok_or("vmlinux has no symbols")?;
-    let id = only(symbols, function)?;
-    if known.shipped.files.exports.get(function.as_bytes().as_bstr()).is_some() {
-        // The cause says so already.
-        return Err(String::new());
-    }
-    let address = symbols.symbol(id).value;
-    let Some(Users { calls, others }) =
-        callers::users(known.shipped.files.vmlinux(), symbols, function, address)
-    else {
-        return Err("who else refers to it is known on x86-64 only".to_owned());
-    };
-    if !others.is_empty() {
-        return Err(format!("its address is in {}, through which it can be called", callers::some(&others)));
-    }
-    let addresses: Vec<u64> = calls.iter().map(|caller| caller.address).collect();
-    let places = known.kernel.vmlinux.at(known.shipped.files.vmlinux(), &addresses);
-    let places = places.map_err(|error| format!("where its callers are compiled is not known: {error}"))?;
-    calls
-        .iter()
-        .zip(places)
-        .map(|(caller, place)| {
-            let is_c = |path: &&Path| path.extension().is_some_and(|extension| extension == "c");
-            place
-                .filter(is_c)
-                .map(Path::to_owned)
-                .ok_or_else(|| format!("{} is not of a C unit", caller.name))
-        })
-        .collect()
+    let left = expected.iter().filter_map(|(error, Found { owner, callers, .. })| {
+        let is_replaced = |name: &String| replaced.contains(&(owner.as_str(), plain(name)));
+        let caller = callers.iter().find(|names| !names.iter().any(is_replaced))?.first()?;
+        Some(explained(error.clone(), &format!("{caller} would go on calling the old one")))
+    });
+    left.collect()
 }
 
-/// The symbol of a global function that goes by one name only.
-fn only(symbols: &SymbolTable<'_>, function: &str) -> Result<ShippedId, String> {
-    let name = function.as_bytes().as_bstr();
-    let is_function = |id: &ShippedId| {
-        let symbol = symbols.symbol(*id);
-        symbol.defined && symbol.kind == ShippedKind::Function
-    };
-    let named: Vec<ShippedId> = symbols.named(name).filter(is_function).collect();
-    let [id] = named[..] else { return Err(format!("vmlinux has {} functions of that name", named.len())) };
-    let symbol = symbols.symbol(id);
-    if symbol.binding != ShippedBinding::Global {
-        return Err("it is not global, and its own unit has more than calls of it".to_owned());
-    }
-    let other = symbols.symbols().iter().find(|other| {
-        other.kind == ShippedKind::Function && other.value == symbol.value && other.name != symbol.name
-    });
-    if let Some(other) = other {
-        return Err(format!("it is called by the name {}, too", other.name));
-    }
-    // `BTF_ID(func, ...)`: programs of BPF may call it.
-    let id_of_btf = format!("__BTF_ID__func__{function}__");
-    if symbols.symbols().iter().any(|symbol| symbol.name.starts_with(id_of_btf.as_bytes())) {
-        return Err("BPF programs may call it".to_owned());
-    }
-    Ok(id)
+/// An error with one more cause.
+fn explained(error: Error, reason: &str) -> Error {
+    let cause = error.cause.clone().map(|cause| format!("{cause}; ")).unwrap_or_default();
+    error.cause(format!("{cause}{reason}"))
 }
 
 /// Compiles and proves the units of callers.
@@ -198,4 +169,49 @@ fn join(
         prove::run(&new, objects, &known.shipped.tables.files(), lenient, events)
     })?;
     Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_caller_must_be_replaced() {
+        let report = |functions: &[(&str, Status)]| {
+            let element = |(name, status): &(&str, Status)| create_diff_object::ElementReport {
+                name: (*name).to_owned(),
+                section: ".text".to_owned(),
+                kind: "function",
+                status: *status,
+                original: None,
+                included: None,
+                difference: None,
+            };
+            let elements = functions.iter().map(element).collect();
+            create_diff_object::Report { elements, ..create_diff_object::Report::default() }
+        };
+        let extract = |owner: &str, functions: &[(&str, Status)]| Extract {
+            unit: "a.o".into(),
+            owner: owner.to_owned(),
+            bytes: Vec::new(),
+            report: report(functions),
+        };
+        let callers = [&["f"][..], &["alias", "g.cold"]]
+            .map(|names| names.iter().map(|&name| name.to_owned()).collect())
+            .into();
+        let found = Found { owner: "m".to_owned(), sources: BTreeSet::new(), callers };
+        let expected = [(Error::new(Phase::Diff, "no-entry", "old cause").cause("known"), found)];
+        let both = [("f", Status::Changed), ("g", Status::Changed)];
+        assert!(left_alone(&expected, &[extract("m", &both)]).is_empty());
+        assert!(left_alone(&expected, &[extract("m", &both[..1]), extract("m", &both[1..])]).is_empty());
+        for extracts in [
+            vec![extract("vmlinux", &both)],
+            vec![extract("m", &both[..1]), extract("vmlinux", &both)],
+            vec![extract("m", &[("f", Status::Changed), ("g", Status::Same)])],
+        ] {
+            let left = left_alone(&expected, &extracts);
+            assert_eq!(left.len(), 1);
+            assert!(left[0].cause.as_deref().is_some_and(|c| c.ends_with("would go on calling the old one")));
+        }
+    }
 }

@@ -360,7 +360,7 @@ fn error(
         let exported = shipped.files.exports.get(function.as_bytes().as_bstr()).is_some();
         let callers = callers::callers(bytes, symbols, function);
         error = error.cause(callers::describe(&unit.owner, &callers, exported));
-        if callers.is_empty() {
+        if callers.is_empty() && !exported {
             error = error.remedy(
                 "lead the pointer to a new function in a pre-patch callback, and back in a post-unpatch one",
             );

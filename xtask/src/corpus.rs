@@ -4,6 +4,7 @@
 //! patch already is not done again: results are kept under a hash of the patch and of kpatch-build itself.
 
 mod attempt;
+mod compare;
 mod kernel;
 mod make;
 mod report;
@@ -34,6 +35,8 @@ pub(crate) struct Arguments {
 enum Action {
     /// Make patches of the differences between two versions of a source package.
     Make(make::Arguments),
+    /// Tell which patches end otherwise than in an earlier report.
+    Compare(compare::Arguments),
 }
 
 /// A set of patches and what to do with it.
@@ -228,10 +231,16 @@ impl UnitReport {
 
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    tools::install_missing()?;
     match &arguments.action {
-        Some(Action::Make(arguments)) => make::run(arguments),
-        None => try_all(&arguments.set),
+        Some(Action::Compare(arguments)) => compare::run(arguments),
+        Some(Action::Make(arguments)) => {
+            tools::install_missing()?;
+            make::run(arguments)
+        }
+        None => {
+            tools::install_missing()?;
+            try_all(&arguments.set)
+        }
     }
 }
 

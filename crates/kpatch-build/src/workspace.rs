@@ -5,7 +5,7 @@
 //! cannot; but its lock is gone, and the next run removes what has no lock.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -183,6 +183,7 @@ fn children() -> Vec<Pid> {
 
 /// Ends the process without waiting for anybody.
 fn leave() -> ! {
+    let _ = writeln!(io::stderr(), "interrupted");
     end_programs();
     for path in live().drain(..) {
         let _ = fs::remove_dir_all(path);

@@ -38,11 +38,13 @@ pub fn run(
     let search = Search { context, runs: AtomicUsize::new(0), events };
     let named = units.iter().filter(|unit| unit.indirect).count();
     let pool = compile::pool(context.jobs)?;
-    let originals = pool.install(|| search.originals(&units))?;
+    let originals = pool.install(|| search.originals(&units));
+    // What was found before an interruption spares the next run the work.
     context
         .originals
         .save()
         .map_err(|error| vec![Error::new(Phase::Plan, error::Code::IO, error).remedy(super::CACHE_REMEDY)])?;
+    let originals = originals?;
     let changes = Changes::new(patched, context.source);
     let readers: Vec<(Unit, Option<Original>)> = units
         .into_iter()

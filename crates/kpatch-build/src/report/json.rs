@@ -1,7 +1,8 @@
 //! The report for programs (`--json`), one JSON document at the end of the run.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -24,6 +25,8 @@ pub(super) struct Json {
     to: To,
     report: Report,
     times: Times,
+    /// Where each unit is in the report.
+    places: HashMap<PathBuf, usize>,
 }
 
 /// The document. Keys are added, never renamed.
@@ -114,12 +117,12 @@ struct PhaseTime {
 impl Json {
     pub(super) fn new(to: To) -> Json {
         let report = Report { version: env!("CARGO_PKG_VERSION"), ..Report::default() };
-        Json { to, report, times: Times::default() }
+        Json { to, report, times: Times::default(), places: HashMap::new() }
     }
 
-    fn unit(&mut self, unit: &PathBuf) -> &mut Unit {
-        let at = self.report.units.iter().position(|known| known.file == *unit).unwrap_or_else(|| {
-            self.report.units.push(Unit { file: unit.clone(), ..Unit::default() });
+    fn unit(&mut self, unit: &Path) -> &mut Unit {
+        let at = *self.places.entry(unit.to_owned()).or_insert_with(|| {
+            self.report.units.push(Unit { file: unit.to_owned(), ..Unit::default() });
             self.report.units.len() - 1
         });
         &mut self.report.units[at]

@@ -7,6 +7,7 @@
 mod errors;
 mod json;
 mod lines;
+mod pace;
 mod terminal;
 mod time;
 
@@ -74,8 +75,14 @@ impl Reports {
             unicode: on_terminal,
             width: errors::width(),
         };
-        let lines =
-            terminal::Lines { out, err, display: display.clone(), errors, times: time::Times::default() };
+        let lines = terminal::Lines {
+            out,
+            err,
+            display: display.clone(),
+            errors,
+            times: time::Times::default(),
+            pace: pace::Pace::new(std::time::Instant::now()),
+        };
         let mut reporters: Vec<Box<dyn Reporter>> = Vec::new();
         if on_terminal && !display.quiet {
             reporters.push(Box::new(terminal::Terminal::new(lines)));

@@ -1,12 +1,13 @@
 //! The report for people: lines, and on a terminal a bar below them.
 
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::lines::{self, Weight};
+use super::pace::Pace;
 use super::time::Times;
 use super::{Outcome, Output, Reporter, errors};
 use crate::events::Event;
@@ -20,6 +21,7 @@ pub(super) struct Lines {
     pub(super) display: Display,
     pub(super) errors: errors::Style,
     pub(super) times: Times,
+    pub(super) pace: Pace,
 }
 
 /// Lines with a bar.
@@ -76,6 +78,10 @@ impl Reporter for Lines {
     fn event(&mut self, event: &Event) {
         self.times.event(event);
         self.print(event);
+        let far = self.pace.event(event, Instant::now()).filter(|_| !self.display.quiet);
+        if let Some(far) = far {
+            let _ = writeln!(self.err, "{far}").and_then(|()| self.err.flush());
+        }
     }
 
     fn finish(&mut self, outcome: Outcome<'_>) -> io::Result<()> {
@@ -193,6 +199,7 @@ mod tests {
             err: stripped(err.clone()),
             display,
             errors: errors::Style { color: false, unicode: false, width: 80 },
+            pace: Pace::new(Instant::now()),
             times: Times::default(),
         };
         let phase = Phase::Parse;

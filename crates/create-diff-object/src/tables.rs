@@ -219,8 +219,9 @@ pub(crate) fn made_by_objtool(name: &BStr) -> bool {
 /// the original code, offset of the replacement's)`, one byte each on x86 and arm64.
 pub(crate) fn alternative_lengths(machine: Machine, entry: u64) -> Option<(usize, usize)> {
     match (machine, entry) {
-        // s32 instr_offset, s32 repl_offset, u16 cpuid, u8 instrlen, u8 replacementlen [, u8 padlen]
-        (_, 12 | 13) => Some((10, 11)),
+        // s32 instr_offset, s32 repl_offset, u16 cpuid, u8 instrlen, u8 replacementlen; x86 of 5.10 has u8 padlen
+        // behind it. In entries of 11 and 13 bytes s390 has no length of the replacement.
+        (_, 12) | (Machine::X86_64, 13) => Some((10, 11)),
         // s32 instr_offset, s32 repl_offset, u32 flags, u8 instrlen, u8 replacementlen (6.3 and later)
         (Machine::X86_64, 14) => Some((12, 13)),
         _ => None,

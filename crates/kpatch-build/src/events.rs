@@ -155,6 +155,13 @@ pub enum Event {
         /// Units of which the patches change what decides their code.
         changed: usize,
     },
+    /// Both whole trees are built (`--whole-tree`).
+    WholeTree {
+        /// How many objects the second build compiled.
+        compiled: usize,
+        /// Those that are not the original's (`fs/proc/meminfo.o`).
+        changed: Vec<PathBuf>,
+    },
     /// What will be compiled.
     Planned {
         /// Units by object, in the plan's order: unit (`fs/proc/meminfo.o`) and object (`vmlinux`).

@@ -1,9 +1,9 @@
 //! Units to compile by the old way: the original and the patched tree are built completely, and compared.
 //!
-//! Both builds use one object tree, over a view of the sources that is this phase's own: after the original was built,
-//! the patched files take their places in the view, kbuild compiles what depends on them, and the originals are put
-//! back. Each change is newer than every object, so the next build, also one after a killed run, compiles the same
-//! units again. The objects of the original are known by a hash of what the machine sees of them.
+//! All builds use one object tree, over a view of the sources that is this phase's own. The original is built once; what
+//! is kept of it are hashes of its objects, of what the machine sees of them, and the symbols that it exports. Then the
+//! patched files take their places in the view, kbuild compiles what depends on them, and the originals are put back.
+//! Each change is newer than every object, so the next build, also one after a killed run, compiles the same units again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ use crate::loaded;
 use crate::options::{Options, Target};
 use crate::phase::Phase;
 
+/// Version of what is kept of an original build; another one where hashes are made in another way.
+const FORMAT: u32 = 1;
+
 /// Two builds of one kernel.
 #[derive(Debug)]
 pub struct Builds {
@@ -40,7 +43,7 @@ pub struct Builds {
 }
 
 impl Builds {
-    /// Builds the original, or what is missing of it.
+    /// Builds the original, unless that was done before.
     pub fn original(options: &Options, resolved: &Resolved, events: Events<'_>) -> Result<Builds, Error> {
         let place = resolved.kernel.work_dir.join("whole");
         let lock = Lock::exclusive(&resolved.kernel.work_dir.join("whole.lock")).map_err(|e| failed(&e))?;
@@ -64,8 +67,13 @@ impl Builds {
             _lock: lock,
         };
         builds.put_back()?;
-        events(Event::note("building the whole original tree"));
-        builds.build()?;
+        if builds.kept("hashes").exists() {
+            events(Event::note("the whole original tree was built before"));
+        } else {
+            events(Event::note("building the whole original tree"));
+            builds.build()?;
+            builds.keep()?;
+        }
         Ok(builds)
     }
 
@@ -77,25 +85,18 @@ impl Builds {
         let start = SystemTime::now();
         let built = self.build().and_then(|()| self.hashes(start));
         self.put_back()?;
-        let mut changed = BTreeSet::new();
-        let mut compiled = 0;
-        for (object, (source, hash)) in built? {
-            compiled += 1;
-            if originals.get(&object) != Some(&hash) {
-                changed.insert(source);
-            }
-        }
-        events(Event::note(format!(
-            "whole tree: {compiled} units compiled again, {} changed",
-            changed.len()
-        )));
-        Ok(changed)
+        let built = built?;
+        let compiled = built.len();
+        let changed = built.into_iter().filter(|(object, (_, hash))| originals.get(object) != Some(hash));
+        let (objects, sources): (Vec<PathBuf>, _) =
+            changed.map(|(object, (source, _))| (object, source)).unzip();
+        events(Event::WholeTree { compiled, changed: objects });
+        Ok(sources)
     }
 
-    /// The symbols that the original exports, as the build lists them.
+    /// The symbols that the original exports, as its build listed them.
     pub fn symvers(&self) -> Option<PathBuf> {
-        let names = ["Module.symvers", "vmlinux.symvers"].into_iter();
-        names.map(|name| self.tree.path().join(name)).find(|path| path.exists())
+        Some(self.kept("symvers")).filter(|path| path.exists())
     }
 
     fn build(&self) -> Result<(), Error> {
@@ -119,24 +120,31 @@ impl Builds {
         compiled.into_iter().collect::<Vec<_>>().into_par_iter().map(hash).collect()
     }
 
-    /// Hashes by object of the original build; read once, then kept beside it. A goal of a later run may add to them.
+    /// Keeps what later builds in the same place would replace.
+    fn keep(&self) -> Result<(), Error> {
+        let mut names = ["Module.symvers", "vmlinux.symvers"].into_iter();
+        if let Some(symvers) = names.find_map(|name| fs::read(self.tree.path().join(name)).ok()) {
+            store::write(&self.kept("symvers"), &symvers).map_err(|e| failed(&e))?;
+        }
+        let all = self.hashes(SystemTime::UNIX_EPOCH)?;
+        let text = lines(all.iter().map(|(object, (_, hash))| format!("{hash} {}", object.display())));
+        // They come last: where they are, all is.
+        store::write(&self.kept("hashes"), text.as_bytes()).map_err(|e| failed(&e))
+    }
+
+    /// Hashes of the original build by object.
     fn hashes_of_originals(&self) -> Result<BTreeMap<PathBuf, String>, Error> {
-        let path = self.place.join(format!("hashes-{}", blake3::hash(self.key().as_bytes()).to_hex()));
-        let text = if let Ok(text) = fs::read_to_string(&path) {
-            text
-        } else {
-            let all = self.hashes(SystemTime::UNIX_EPOCH)?;
-            let text = lines(all.iter().map(|(object, (_, hash))| format!("{hash} {}", object.display())));
-            store::write(&path, text.as_bytes()).map_err(|e| failed(&e))?;
-            text
-        };
+        let path = self.kept("hashes");
+        let text = fs::read_to_string(&path).map_err(Error::io(Phase::Compile, "read", &path))?;
         let line = |line: &str| line.split_once(' ').map(|(hash, object)| (object.into(), hash.to_owned()));
         Ok(text.lines().filter_map(line).collect())
     }
 
-    fn key(&self) -> String {
+    /// Where something of the original of these sources, this compiler and these goals is kept.
+    fn kept(&self, what: &str) -> PathBuf {
         let recipe = self.tree.recipe();
-        format!("{}\n{}\n{}", recipe.identity, recipe.compiler, self.goals.join(" "))
+        let key = format!("{FORMAT}\n{}\n{}\n{}", recipe.identity, recipe.compiler, self.goals.join(" "));
+        self.place.join(format!("original-{}.{what}", blake3::hash(key.as_bytes()).to_hex()))
     }
 
     /// Where the files stand that are not the original's now.

@@ -45,6 +45,8 @@ struct Report {
     moved_hunks: Vec<MovedHunk>,
     /// Units that no patch touches; null where no patch reaches beyond the files it touches.
     searched: Option<Searched>,
+    /// What two whole builds say; null without `--whole-tree`.
+    whole_tree: Option<WholeTree>,
     units: Vec<Unit>,
     /// vmlinux and modules that the module patches.
     objects: Vec<String>,
@@ -75,6 +77,14 @@ struct Searched {
     preprocessed: usize,
     /// Units of which the patches change what decides their code.
     changed: usize,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct WholeTree {
+    /// Objects that the second build compiled.
+    compiled: usize,
+    /// Those that are not the original's.
+    changed: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -168,6 +178,9 @@ impl Reporter for Json {
                     (*considered, *named, *preprocessed, *changed);
                 self.report.searched = Some(Searched { considered, named, preprocessed, changed });
             }
+            Event::WholeTree { compiled, changed } => {
+                self.report.whole_tree = Some(WholeTree { compiled: *compiled, changed: changed.clone() });
+            }
             Event::Planned { units } => {
                 for (unit, object) in units {
                     self.unit(unit).object = Some(object.clone());
@@ -225,6 +238,7 @@ mod tests {
             Event::Resolved { release: "6.1.0-1-amd64".into(), parts: vec!["linux-image 6.1.1-1".into()] },
             Event::HunkMoved { file: "fs/a.c".into(), hunk: 1, line: 7, offset: 2, fuzz: 0 },
             Event::Searched { considered: 9, named: 5, preprocessed: 11, changed: 1 },
+            Event::WholeTree { compiled: 7, changed: vec!["fs/a.o".into()] },
             Event::Planned {
                 units: vec![("fs/b.o".into(), "b".into()), ("fs/a.o".into(), "vmlinux".into())],
             },
@@ -307,7 +321,13 @@ mod tests {
           "version": "V",
           "warnings": [
             "careful"
-          ]
+          ],
+          "whole_tree": {
+            "changed": [
+              "fs/a.o"
+            ],
+            "compiled": 7
+          }
         }
         "#);
     }

@@ -60,6 +60,11 @@ pub(super) fn of(event: &Event) -> Option<(Weight, String)> {
             plural(*preprocessed as u64, "run"),
             if *changed == 1 { "sees" } else { "see" },
         )),
+        Event::WholeTree { compiled, changed } => note(format!(
+            "whole patched tree: {compiled} {} compiled, {} changed",
+            plural(*compiled as u64, "unit"),
+            changed.len()
+        )),
         Event::Planned { units } => note(planned(units)),
         Event::Proven { unit, object, equal, undecided } => {
             let mut text = format!(

@@ -108,7 +108,7 @@ fn run(pair: &Pair, what: &str, original: &[u8], patched: &[u8]) -> bool {
             }
         }
     };
-    let (time, used) = (processor_time() - start, MEMORY.peak_usage().saturating_sub(before));
+    let (time, used) = (processor_time().saturating_sub(start), MEMORY.peak_usage().saturating_sub(before));
     let limit = 8 * (original.len() + patched.len()) + (16 << 20);
     assert!(used <= limit, "{} {what}: {used} bytes of memory, {limit} allowed", pair.case.display());
     assert!(time < LONGEST, "{} {what}: {time:?}", pair.case.display());

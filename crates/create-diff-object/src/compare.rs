@@ -365,15 +365,12 @@ impl<'a, 'd> Comparer<'a, 'd> {
         if !same {
             return false;
         }
-        let empty = kind == TableKind::Alternatives
-            && tables::alternative_lengths(self.patched.object.machine, x.size())
-                .and_then(|(_, at)| one.get(at))
-                .is_some_and(|&length| length == 0);
         let (refs_a, refs_b) = (self.original.references(a), self.patched.references(b));
         refs_a.len() == refs_b.len()
             && refs_a.iter().zip(refs_b).all(|(r, s)| {
                 let (at_r, at_s) = (r.offset - x.start, s.offset - y.start);
-                let nothing = empty && at_r == 4;
+                let nothing =
+                    self.original.is_empty_replacement(a, r) && self.patched.is_empty_replacement(b, s);
                 // What begins where a replacement ends is another's.
                 let end = kind == TableKind::Alternatives
                     && tables::alternative_end(self.patched.object.machine, x.size()) == Some(at_r);

@@ -12,7 +12,7 @@ use crate::correlate::Twins;
 use crate::entry::has_entry;
 use crate::lines::LineNumbers;
 use crate::names::{self, Special};
-use crate::tables::{self, Class, TableKind};
+use crate::tables::{self, Class};
 use crate::unit::{ElementId, Kind, Reference, Target, Unit};
 
 /// Status of an element of the patched version.
@@ -449,7 +449,7 @@ pub(crate) fn select(patched: &Unit<'_>, statuses: &Statuses, seeds: &Seeds) -> 
         let kind = patched.element(id).kind;
         for reference in patched.references(id) {
             let Target::Element(target, _) = reference.target else { continue };
-            if seeds.ignored.contains(&target) || is_empty_replacement(patched, id, reference) {
+            if seeds.ignored.contains(&target) || patched.is_empty_replacement(id, reference) {
                 continue;
             }
             let needed = match patched.element(target).kind {
@@ -534,14 +534,4 @@ fn function_of_once(unit: &Unit<'_>, id: ElementId) -> Option<ElementId> {
         Kind::Entry(_) => entry_owner(unit, id).filter(|o| unit.element(*o).kind == Kind::Function),
         _ => None,
     }
-}
-
-/// An alternative without replacement code points to nothing.
-pub(crate) fn is_empty_replacement(unit: &Unit<'_>, id: ElementId, reference: &Reference) -> bool {
-    let element = unit.element(id);
-    element.kind == Kind::Entry(TableKind::Alternatives)
-        && reference.offset == element.start + 4
-        && tables::alternative_lengths(unit.object.machine, element.size())
-            .and_then(|(_, at)| unit.bytes(id).get(at).copied())
-            .is_some_and(|length| length == 0)
 }

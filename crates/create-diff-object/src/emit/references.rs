@@ -9,7 +9,7 @@ use super::{Emitter, Placed};
 use crate::error::DiffError;
 use crate::lookup::Resolution;
 use crate::names;
-use crate::select::{Change, function_of, is_empty_replacement};
+use crate::select::{Change, function_of};
 use crate::tables::TableKind;
 use crate::unit::{ElementId, Kind, Reference, Target, Unit};
 
@@ -24,7 +24,7 @@ impl Emitter<'_, '_> {
         for (id, place) in placed {
             let limit = self.out.section(place.section).size();
             for reference in unit.references(id) {
-                if is_empty_replacement(unit, id, reference) {
+                if unit.is_empty_replacement(id, reference) {
                     continue;
                 }
                 let offset = reference.offset.wrapping_add_signed(place.delta);

@@ -7,7 +7,7 @@ use super::lists::Lists;
 use super::{Element, ElementId, Kind, NO_SYMBOL, Reference, Target, Unit};
 use crate::names;
 use crate::sizes::Entry;
-use crate::tables::{self, Class, EntrySize};
+use crate::tables::{self, Class, EntrySize, TableKind};
 
 impl Unit<'_> {
     /// Finds the meaning of every relocation.
@@ -195,6 +195,22 @@ impl Unit<'_> {
         self.object.machine == Machine::Ppc64le
             && self.element(id).kind == Kind::Unnamed
             && tables::is_toc(self.section(id).name.as_ref())
+    }
+
+    /// An alternative without replacement code points to nothing. One of arm64 with a callback (`ALTERNATIVE_CB`) has no
+    /// such code either, and points to the function that writes it.
+    pub(crate) fn is_empty_replacement(&self, id: ElementId, reference: &Reference) -> bool {
+        let element = self.element(id);
+        element.kind == Kind::Entry(TableKind::Alternatives)
+            && reference.offset == element.start + 4
+            && !match reference.target {
+                Target::Element(target, _) => self.element(target).kind == Kind::Function,
+                Target::External(symbol, _) => self.object.symbol(symbol).is_undefined(),
+                _ => false,
+            }
+            && tables::alternative_lengths(self.object.machine, element.size())
+                .and_then(|(_, at)| self.bytes(id).get(at).copied())
+                .is_some_and(|length| length == 0)
     }
 
     /// Notes for each element who refers to it, and for each function its entries of special sections.

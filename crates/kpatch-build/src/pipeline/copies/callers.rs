@@ -30,10 +30,10 @@ pub(super) struct Found {
 /// The callers of each function, or why they cannot be told.
 pub(super) fn find(known: &Known<'_>, functions: &[WithoutEntry]) -> Vec<Result<Found, String>> {
     let mut found: Vec<Result<Found, String>> = Vec::with_capacity(functions.len());
-    let mut by_owner: BTreeMap<&str, Vec<(usize, &str, u64)>> = BTreeMap::new();
+    let mut by_owner: BTreeMap<&str, Vec<Sought<'_>>> = BTreeMap::new();
     for (index, WithoutEntry { function, owner }) in functions.iter().enumerate() {
-        match global(known, function, owner) {
-            Ok(address) => by_owner.entry(owner).or_default().push((index, function, address)),
+        match sought(known, function, owner) {
+            Ok(sought) => by_owner.entry(owner).or_default().push(Sought { index, ..sought }),
             Err(reason) => {
                 found.push(Err(reason));
                 continue;
@@ -43,18 +43,39 @@ pub(super) fn find(known: &Known<'_>, functions: &[WithoutEntry]) -> Vec<Result<
     }
     for (owner, functions) in by_owner {
         let users = users(known, owner, &functions);
-        for (at, (index, ..)) in functions.iter().enumerate() {
+        for (at, sought) in functions.iter().enumerate() {
             let of_one = users.as_ref().map(|users| &users[at]).map_err(Clone::clone);
-            found[*index] = of_one.and_then(|users| callers_only(known, owner, users));
+            found[sought.index] = of_one.and_then(|users| callers_only(known, owner, users, sought.is_local));
         }
     }
     found
 }
 
-/// The address of a function that is known by its name alone.
-fn global(known: &Known<'_>, function: &str, owner: &str) -> Result<u64, String> {
+/// A function whose callers are looked for.
+struct Sought<'n> {
+    /// Its place in the list.
+    index: usize,
+    name: &'n str,
+    /// Where it begins.
+    address: u64,
+    /// It is static: its unit's calls have been dealt with, so something else must refer to it.
+    is_local: bool,
+}
+
+const LOCAL: &str = "it is not global, and its own unit has more than calls of it";
+
+/// A function that is known by its name alone.
+fn sought<'n>(known: &Known<'_>, function: &'n str, owner: &str) -> Result<Sought<'n>, String> {
     let symbols = known.shipped.tables.get(owner).ok_or_else(|| format!("{owner} has no symbols"))?;
     let id = only(symbols, owner, function)?;
+    let is_local = symbols.symbol(id).binding == ShippedBinding::Local;
+    if is_local && symbols.is_module() {
+        return Err(LOCAL.to_owned());
+    }
+    let sought = Sought { index: 0, name: function, address: symbols.symbol(id).value, is_local };
+    if is_local {
+        return Ok(sought);
+    }
     if known.shipped.files.exports.get(function.as_bytes().as_bstr()).is_some() {
         // The cause says so already.
         return Err(String::new());
@@ -65,26 +86,27 @@ fn global(known: &Known<'_>, function: &str, owner: &str) -> Result<u64, String>
     if let Some((other, _)) = others.into_iter().find(|(_, symbols)| symbols.global(name).is_some()) {
         return Err(format!("{other} has a function of that name, too"));
     }
-    Ok(symbols.symbol(id).value)
+    Ok(sought)
 }
 
 /// All that refers to functions of an object.
-fn users(known: &Known<'_>, owner: &str, functions: &[(usize, &str, u64)]) -> Result<Vec<Users>, String> {
+fn users(known: &Known<'_>, owner: &str, functions: &[Sought<'_>]) -> Result<Vec<Users>, String> {
     let tables = known.shipped.tables;
     let (bytes, symbols) =
         tables.bytes(owner).zip(tables.get(owner)).ok_or_else(|| format!("{owner} has no symbols"))?;
     let users = if symbols.is_module() {
-        let names: Vec<&str> = functions.iter().map(|(_, name, _)| *name).collect();
+        let names: Vec<&str> = functions.iter().map(|sought| sought.name).collect();
         users::of_module(bytes, symbols, &names)
     } else {
-        let functions: Vec<(&str, u64)> = functions.iter().map(|(_, name, at)| (*name, *at)).collect();
+        let functions: Vec<(&str, u64)> =
+            functions.iter().map(|sought| (sought.name, sought.address)).collect();
         users::of_vmlinux(bytes, symbols, &functions)
     };
     users.ok_or_else(|| "who else refers to it is known on x86-64 only".to_owned())
 }
 
 /// The sources of the callers, if there is nothing else.
-fn callers_only(known: &Known<'_>, owner: &str, users: &Users) -> Result<Found, String> {
+fn callers_only(known: &Known<'_>, owner: &str, users: &Users, is_local: bool) -> Result<Found, String> {
     let Users { calls, passing, others } = users;
     if !others.is_empty() {
         return Err(format!("its address is in {}, through which it can be called", callers::some(others)));
@@ -94,6 +116,9 @@ fn callers_only(known: &Known<'_>, owner: &str, users: &Users) -> Result<Found, 
             "{} of {owner} calls it, which runs when the module is loaded or unloaded and cannot be replaced",
             callers::some(passing)
         ));
+    }
+    if is_local {
+        return Err(LOCAL.to_owned());
     }
     if owner == VMLINUX { of_vmlinux(known, calls) } else { of_module(known, owner, calls) }
 }
@@ -202,7 +227,7 @@ pub(super) fn lost(
     lost.first()?.first().cloned()
 }
 
-/// The symbol of a global function that goes by one name only.
+/// The symbol of a function that goes by one name only.
 fn only(symbols: &SymbolTable<'_>, owner: &str, function: &str) -> Result<ShippedId, String> {
     let name = function.as_bytes().as_bstr();
     let is_function = |id: &ShippedId| {
@@ -210,10 +235,17 @@ fn only(symbols: &SymbolTable<'_>, owner: &str, function: &str) -> Result<Shippe
         symbol.defined && symbol.kind == ShippedKind::Function
     };
     let named: Vec<ShippedId> = symbols.named(name).filter(is_function).collect();
-    let [id] = named[..] else { return Err(format!("{owner} has {} functions of that name", named.len())) };
+    let [id] = named[..] else {
+        let is_local = |id: &ShippedId| symbols.symbol(*id).binding == ShippedBinding::Local;
+        return Err(if named.iter().all(is_local) {
+            LOCAL.to_owned()
+        } else {
+            format!("{owner} has {} functions of that name", named.len())
+        });
+    };
     let symbol = symbols.symbol(id);
-    if symbol.binding != ShippedBinding::Global {
-        return Err("it is not global, and its own unit has more than calls of it".to_owned());
+    if symbol.binding == ShippedBinding::Weak {
+        return Err("it is weak".to_owned());
     }
     let other = symbols.symbols().iter().find(|other| {
         other.kind == ShippedKind::Function

@@ -2,12 +2,12 @@
 //! cannot be had cheaper, see [`floor`]. Without patches it builds those of `test-patches/bench`.
 //!
 //! There are two floors. The wide one preprocesses every unit that may read a touched header, the narrow one only as many as
-//! kpatch-build did; both compile what it compiled. In the first run of an entry nothing is known of the originals.
+//! kpatch-build did; both compile what it compiled, and have kbuild make a small module where one was made. In the first run of an entry nothing is known of the originals.
 
 mod floor;
 mod set;
 
-use super::saved_commands;
+use super::{kbuild_alone, saved_commands};
 use crate::builder::{self, Builder, Built};
 use crate::error::{Error, Result};
 use crate::{kernels, series, tools};
@@ -96,7 +96,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         builder.cache = scratch.path().join("cache");
         kernels::copy_packages(&kernel, &builder::cache_directory(), &builder.cache)?;
     }
-    let chore = Chore { arguments, builder, scratch: scratch.path(), own_cache };
+    let before = children_seconds()?;
+    kbuild_alone(&kernels::headers(&kernel)?, scratch.path())?;
+    let module = children_seconds()? - before;
+    let chore = Chore { arguments, builder, scratch: scratch.path(), own_cache, module };
     if own_cache {
         chore.unpack(&entries)?;
     }
@@ -110,6 +113,8 @@ struct Chore<'a> {
     scratch: &'a Path,
     /// The cache is nobody else's.
     own_cache: bool,
+    /// Seconds of the processor that kbuild takes for a small module.
+    module: f64,
 }
 
 /// The largest ratio to the narrow floor says what an estimate has to be multiplied with.
@@ -134,7 +139,7 @@ impl Chore<'_> {
             self.builder.release
         );
         println!(
-            "floor: preprocessing all that may read it, and compiling what was compiled; narrow: preprocessing as often as it was done"
+            "floor: preprocessing all that may read it, compiling what was compiled, kbuild for a small module; narrow: preprocessing as often as it was done"
         );
         println!(
             "{:24} {:>3} {:>10} {:>6} {:>12} {:>8} {:>8} {:>8} {:>8} {:>6} {:>8} {:>6}",
@@ -176,8 +181,9 @@ impl Chore<'_> {
         let (considered, named) = report.searched.as_ref().map_or((0, 0), |s| (s.considered, s.named));
         let units: Vec<PathBuf> = report.units.iter().map(|unit| unit.unit.clone()).collect();
         let once = Once::measure(&self.kernel(), &units)?;
-        let narrow = once.times(runs);
-        let wide = once.times(Runs { preprocessed: runs.preprocessed.max(considered), ..runs });
+        let module = if built.succeeded() { self.module } else { 0.0 };
+        let narrow = once.times(runs) + module;
+        let wide = once.times(Runs { preprocessed: runs.preprocessed.max(considered), ..runs }) + module;
         println!(
             "{:24} {run:>3} {considered:>10} {named:>6} {:>12} {:>8} {:>8.1} {cpu:>8.1} {wide:>8.1} {:>6.2} {narrow:>8.1} {:>6.2}",
             entry.name,

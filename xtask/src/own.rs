@@ -1,10 +1,13 @@
-//! `cargo xtask own`: a kernel that nobody packages. A small one, which enforces signatures, is built in a tree under git,
-//! as its owner would, and patched by `-s`: by the tree it was built in, which has changed since, and by clean sources with
-//! copies of its files, or with the directory it was built in.
+//! `cargo xtask own`: kernels that nobody packages, patched by `-s`.
+//!
+//! One, which enforces signatures, is built in a tree under git, as its owner would. It is patched by that tree, which has
+//! changed since, and by clean sources with copies of its files, or with the directory it was built in. Another one, of
+//! as few units as possible, is built by `make O=`. On it, the plan is held against whole builds.
 
 mod hostile;
 mod kernel;
 mod launchers;
+mod oracle;
 
 use crate::builder::{Builder, Built};
 use crate::error::{Error, Result};
@@ -20,8 +23,8 @@ pub(crate) struct Arguments {
     /// Kernel series whose source is taken.
     #[arg(long, default_value = "6.1")]
     series: String,
-    /// Only these steps: `tree`, `module`, `pair`, `clean`, `unsigned`, `beside`, `hostile`,
-    /// `launchers`.
+    /// Only these steps: `tree`, `module`, `pair`, `clean`, `unsigned`, `beside`, `hostile`, `launchers`;
+    /// `output`, `oracle`, `whole`.
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
     /// Use this kpatch-build instead of the one of the checkout.
@@ -29,22 +32,72 @@ pub(crate) struct Arguments {
     kpatch_build: Option<PathBuf>,
 }
 
+/// Steps that need the kernel that takes signed modules only.
+const OF_SIGNED: [&str; 8] =
+    ["tree", "module", "pair", "clean", "unsigned", "beside", "hostile", "launchers"];
+/// Steps that need the one of few units.
+const OF_SMALL: [&str; 3] = ["output", "oracle", "whole"];
+
 /// Runs the chore.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    for step in &arguments.only {
+        if !OF_SIGNED.iter().chain(&OF_SMALL).any(|known| known == step) {
+            return Err(Error::Usage(format!("no step {step}")));
+        }
+    }
     tools::install_missing_for_tests()?;
     let series = series::read(&crate::workspace_root().join("test-patches"), &arguments.series)?;
     let pristine = kernels::source(&kernels::newest(&series)?)?;
     let work = crate::target_directory().join("own").join(&arguments.series);
     let wanted = |step: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == step);
-    let kernel = Kernel::build(&pristine, &work)?;
-    let builder = match &arguments.kpatch_build {
-        Some(program) => Builder::existing(program, &kernel.release)?,
-        None => Builder::compile(&kernel.release)?,
+    let own = |kernel: Kernel, work: &Path| -> Result<Own> {
+        let builder = match &arguments.kpatch_build {
+            Some(program) => Builder::existing(program, &kernel.release)?,
+            None => Builder::compile(&kernel.release)?,
+        };
+        Ok(Own { kernel, builder, out: work.join("out") })
     };
-    let mut own = Own { kernel, builder, out: work.join("out") };
+    if OF_SMALL.iter().any(|step| wanted(step)) {
+        let work = work.join("small");
+        small_kernel(&own(Kernel::small(&pristine, &work)?, &work)?, &pristine, &wanted)?;
+    }
+    if OF_SIGNED.iter().any(|step| wanted(step)) {
+        let work = work.join("signed");
+        signed_kernel(&mut own(Kernel::signed(&pristine, &work)?, &work)?, &pristine, &wanted)?;
+    }
+    Ok(())
+}
+
+/// What is done with the kernel of few units.
+fn small_kernel(own: &Own, pristine: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
+    let mut cases = Vec::new();
+    let clean = own.copies("clean", &["config", "vmlinux"])?;
+    let clean = Own::arguments(pristine, &clean);
+    let clean: Vec<&str> = clean.iter().map(String::as_str).collect();
+    let pristine = pristine.display().to_string();
+    let beside = ["-s", &pristine, "--build-dir", &own.kernel.tree.display().to_string()];
+    if wanted("output") {
+        cases.push(own.case("output", "show", &beside)?);
+        cases.push(own.case("output-module", "module", &beside)?);
+    }
+    if wanted("oracle") {
+        oracle::run(own, oracle::Arguments { planned: &beside, whole: &clean })?;
+    }
+    if wanted("whole") {
+        // Nobody built in that tree, and there is no Module.symvers.
+        let vmlinux = [&clean[..], &["-t", "vmlinux", "--whole-tree"]].concat();
+        cases.push(own.case("whole", "show", &vmlinux)?);
+        own.refused("exported", &vmlinux, "crc-changed")?;
+    }
+    own.boot(&cases)
+}
+
+/// What is done with the kernel that takes signed modules only.
+fn signed_kernel(own: &mut Own, pristine: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
+    hostile::heal(own)?;
     let tree = own.kernel.tree.display().to_string();
     let clean = own.copies("clean", &["config", "vmlinux", "Module.symvers"])?;
-    let clean = Own::arguments(&pristine, &clean);
+    let clean = Own::arguments(pristine, &clean);
     let clean: Vec<&str> = clean.iter().map(String::as_str).collect();
     let mut cases = Vec::new();
     if wanted("tree") {
@@ -75,10 +128,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     own.boot(&cases)?;
     if wanted("hostile") {
-        hostile::run(&own, &pristine)?;
+        hostile::run(own, pristine)?;
     }
     if wanted("launchers") {
-        launchers::run(&mut own, &clean)?;
+        launchers::run(own, &clean)?;
     }
     Ok(())
 }
@@ -143,10 +196,10 @@ impl Own {
         Ok(built.modules[0].clone())
     }
 
-    /// Builds a signed module, to be loaded.
+    /// Builds a module, signed where the kernel wants that, to be loaded.
     fn case(&self, name: &str, patch: &str, arguments: &[&str]) -> Result<Case> {
         let signing = self.kernel.signing();
-        let signing: Vec<&str> = signing.iter().map(String::as_str).collect();
+        let signing: Vec<&str> = signing.iter().flatten().map(String::as_str).collect();
         let module = self.made(name, patch, &[arguments, &signing].concat())?;
         let test = fs_err::read_to_string(patches().join(format!("{patch}.test")))?;
         let before: &[&str] = match patch {

@@ -13,6 +13,10 @@ const SERIES: u64 = 2_700;
 /// What of that is needed when everything is built.
 const BOOTED: u64 = 700;
 
+/// What `cargo xtask own` takes, in the target directory and in the cache; only the long run has it.
+const OWN: u64 = 2_500;
+const OWN_IN_CACHE: u64 = 3_000;
+
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
@@ -33,7 +37,7 @@ struct Demand {
 pub(super) fn check(series: &[Series], full: bool) -> Result<Room> {
     let target = crate::target_directory();
     let there: u64 = ["debug", "release", "fuzz"].iter().map(|part| size(&target.join(part))).sum();
-    let compiled = COMPILED.saturating_sub(there);
+    let mut compiled = COMPILED.saturating_sub(there);
     let cache = builder::cache_directory();
     let sources: Vec<String> = names(&cache.join("source"));
     let unpacked = |series: &&Series| {
@@ -41,7 +45,13 @@ pub(super) fn check(series: &[Series], full: bool) -> Result<Room> {
         sources.iter().any(|name| name.starts_with(&start))
     };
     let absent = (series.len() - series.iter().filter(unpacked).count()) as u64;
-    let all = absent * SERIES;
+    let mut all = absent * SERIES;
+    if full {
+        let own = target.join("own");
+        compiled += OWN.saturating_sub(size(&own));
+        // What is there once is there after the second run.
+        all += if own.exists() { 0 } else { OWN_IN_CACHE };
+    }
     // A cache that belongs to others is left as it is, and the long run uses everything twice.
     let ours = std::env::var_os("CACHEDIR").is_none() && !full;
     let least = if ours && absent > 0 { SERIES + (absent - 1) * BOOTED } else { all };

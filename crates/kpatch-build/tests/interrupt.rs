@@ -16,6 +16,7 @@ use kpatch_build::error::Error;
 use kpatch_build::events::Events;
 use kpatch_build::options::Options;
 use kpatch_build::phase::Phase;
+use kpatch_build::pipeline::overlay::{Overlay, PatchedFiles};
 use kpatch_build::workspace::Workspace;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -41,6 +42,16 @@ fn deaf(options: &Options, _events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
     unreachable!("the run was not ended");
 }
 
+/// Lays patched sources over a tree when the run has been ended.
+fn late(options: &Options, _events: Events<'_>) -> Result<PathBuf, Vec<Error>> {
+    let patched = PatchedFiles::from([(PathBuf::from("fs/a.c"), Some(Vec::new()))]);
+    let lay = |name: &str| Overlay::create(&options.output.join(name), Path::new("/"), &patched, []);
+    assert!(lay("before").is_ok());
+    kbuild::root::interrupt();
+    assert_eq!(lay("after").unwrap_err().kind(), std::io::ErrorKind::Interrupted);
+    Err(vec![Error::interrupted(Phase::Compile)])
+}
+
 /// Not a test: the run that the tests end.
 #[test]
 fn child() {
@@ -49,7 +60,11 @@ fn child() {
     let patch = Path::new(&directory).join("a.patch");
     let words: Vec<OsString> =
         ["kpatch-build".into(), "-o".into(), directory.clone(), patch.into()].into_iter().collect();
-    let pipeline: cli::Pipeline<'_> = if role == "deaf" { &deaf } else { &endless };
+    let pipeline: cli::Pipeline<'_> = match role.to_str() {
+        Some("deaf") => &deaf,
+        Some("late") => &late,
+        _ => &endless,
+    };
     std::process::exit(i32::from(cli::run(words, pipeline)));
 }
 
@@ -70,18 +85,22 @@ fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+fn spawn(role: &str, directory: &Path) -> Child {
+    std::fs::write(directory.join("a.patch"), "").unwrap();
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env(ROLE, role)
+        .env("TEST_DIRECTORY", directory)
+        .env("CACHEDIR", directory.join("cache"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
 impl Run {
     fn start(role: &str, directory: tempfile::TempDir) -> Run {
-        std::fs::write(directory.path().join("a.patch"), "").unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture"])
-            .env(ROLE, role)
-            .env("TEST_DIRECTORY", directory.path())
-            .env("CACHEDIR", directory.path().join("cache"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let child = spawn(role, directory.path());
         let file = directory.path().join("pids");
         let text = wait_for("the program", || std::fs::read_to_string(&file).ok().filter(|t| !t.is_empty()));
         std::fs::remove_file(file).unwrap();
@@ -152,6 +171,14 @@ fn a_run_that_does_not_end_is_ended() {
     let run = Run::start("deaf", new_directory());
     run.signal(Signal::TERM);
     run.end();
+}
+
+#[test]
+fn nothing_is_laid_over_a_tree_after_the_end() {
+    let directory = new_directory();
+    let output = spawn("late", directory.path()).wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && text.contains("ERROR: interrupted"), "{text}");
 }
 
 #[test]

@@ -145,8 +145,13 @@ fn make(options: &Options, patches: &[PatchFile], events: Events<'_>) -> Result<
 
     let overlay_root = work.directory("patched-source")?;
     let reaching = reaching.iter().chain(units.iter().map(|unit| &unit.spelled)).map(PathBuf::as_path);
-    let overlay = Overlay::create(&overlay_root, &resolved.source, &patched.files, reaching)
-        .map_err(|error| one(Error::io(Phase::Compile, "write", &overlay_root)(error)))?;
+    let overlay =
+        Overlay::create(&overlay_root, &resolved.source, &patched.files, reaching).map_err(|error| {
+            match error.kind() {
+                std::io::ErrorKind::Interrupted => one(Error::interrupted(Phase::Compile)),
+                _ => one(Error::io(Phase::Compile, "write", &overlay_root)(error)),
+            }
+        })?;
     let headers = Work::author_headers(&options.cache)?;
     let objects = work.directory("objects")?;
     let mut root = tree.root().clone();

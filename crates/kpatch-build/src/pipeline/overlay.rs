@@ -31,6 +31,8 @@ impl Overlay {
     /// Writes the patched files below `root`, which must be empty, over the tree `source`. `reaching` are the
     /// paths by which files that can see a touched one are compiled or included: a unit's path may lead through
     /// other directories (`arch/x86/kvm/../../../virt/kvm/kvm_main.c`), which must be real as well.
+    ///
+    /// An error of the kind `Interrupted` says that the run is to end.
     pub fn create<'p>(
         root: &Path,
         source: &Path,
@@ -56,6 +58,10 @@ impl Overlay {
             add_below(source, header.parent().unwrap_or(Path::new("")), &mut directories)?;
         }
         for directory in &directories {
+            // A header that all read has thousands of them.
+            if kbuild::root::interrupted() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             fs::create_dir_all(root.join(directory))?;
             link_entries(root, source, directory, &directories, files)?;
         }

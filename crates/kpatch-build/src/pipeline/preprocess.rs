@@ -136,6 +136,10 @@ impl Search<'_> {
     }
 
     fn original(&self, unit: &Unit) -> Result<Option<Original>, Error> {
+        // What is known already needs no compiler, which would not start any more.
+        if kbuild::root::interrupted() {
+            return Err(Error::interrupted(Phase::Plan));
+        }
         let words = self.words(unit, Variant::Original);
         let key = key(self.context, &words);
         if let Some(known) = self.context.originals.get(key, self.context.cache) {

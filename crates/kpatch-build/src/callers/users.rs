@@ -2,6 +2,7 @@
 //! can be patched instead, if nothing else can reach it.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use kbuild::symtab::{ShippedKind, ShippedSymbol, SymbolTable};
 use kpatch_elf::Endian;
@@ -54,9 +55,7 @@ pub fn of_vmlinux(
     let file = x86_64(vmlinux).filter(|_| !symbols.is_module())?;
     let names: Vec<&str> = functions.iter().map(|(name, _)| *name).collect();
     let calls = calls(vmlinux, symbols, &names);
-    // `NOKPROBE_SYMBOL` lists functions among the start data.
-    let place = |name: &str| symbols.global(name.into()).map(|id| symbols.symbol(id).value);
-    let blacklist = place("__start_kprobe_blacklist").zip(place("__stop_kprobe_blacklist"));
+    let lists = lists(symbols);
     let mut sorted: Vec<(u64, usize)> = functions.iter().map(|(_, address)| *address).zip(0..).collect();
     sorted.sort_unstable();
     let (low, high) = (sorted.first()?.0, sorted.last()?.0);
@@ -94,7 +93,7 @@ pub fn of_vmlinux(
                     Some((_, caller)) => {
                         users.calls.insert(caller.clone());
                     }
-                    None if blacklist.is_some_and(|(from, to)| (from..to).contains(&place)) => {}
+                    None if lists.iter().any(|list| list.contains(&place)) => {}
                     None => {
                         let covering = symbols.covering(None, place).next().map(|id| symbols.symbol(id));
                         let is_aside = match covering {
@@ -177,6 +176,19 @@ pub fn of_module(module: &[u8], symbols: &SymbolTable<'_>, functions: &[&str]) -
         }
     }
     Some(users)
+}
+
+/// Places of vmlinux that list functions for others than callers.
+fn lists(symbols: &SymbolTable<'_>) -> Vec<Range<u64>> {
+    let place = |name: &str| symbols.global(name.into()).map(|id| symbols.symbol(id).value);
+    // `NOKPROBE_SYMBOL` lists functions among the start data.
+    let blacklist = place("__start_kprobe_blacklist").zip(place("__stop_kprobe_blacklist"));
+    // kallsyms tells the addresses of names, in 7.2 by the distance of each from there (6.12 counts all from one base).
+    let names = place("kallsyms_offsets").and_then(|from| {
+        let behind = symbols.symbols().iter().map(|symbol| symbol.value).filter(|place| *place > from);
+        Some((from, behind.min()?))
+    });
+    blacklist.into_iter().chain(names).map(|(from, to)| from..to).collect()
 }
 
 /// The bytes that an instruction of code has from a field with a distance to its end.
@@ -288,6 +300,27 @@ mod tests {
         let own = LEAF.replace("{ return a ?", "{ extern void *to; to = leaf; return a ?");
         let users = users_of_leaf(&format!("{own}void *to;\n"));
         assert!(users.others.contains("leaf"), "{users:?}");
+    }
+
+    #[test]
+    fn lists_of_functions_are_no_users() {
+        let list = |from: &str, to: &str| {
+            format!(
+                "asm(\".pushsection .rodata; .globl {from}, {to}; {from}: .long leaf - ., entry - .; {to}: \
+                 .long 0; .popsection\");"
+            )
+        };
+        for (from, to) in [
+            ("kallsyms_offsets", "kallsyms_seqs_of_names"),
+            ("__start_kprobe_blacklist", "__stop_kprobe_blacklist"),
+        ] {
+            assert_eq!(
+                users_of_leaf(&format!("{LEAF}{}\n", list(from, to))).others,
+                BTreeSet::new(),
+                "{from}"
+            );
+        }
+        assert!(!users_of_leaf(&format!("{LEAF}{}\n", list("some", "more"))).others.is_empty());
     }
 
     /// What refers to `leaf` of a module whose other unit has this source.

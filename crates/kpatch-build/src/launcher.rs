@@ -31,7 +31,7 @@ impl Launcher {
         let words = self.words.join(" ");
         let warning =
             || format!("{words}: compilers that it runs are not confined, they may write what you may");
-        self.writable.is_none().then(warning)
+        (!self.words.is_empty() && self.writable.is_none()).then(warning)
     }
 }
 
@@ -87,6 +87,7 @@ mod tests {
         let distcc = launcher(&["distcc"], &Root::Host).writable.unwrap();
         assert!(distcc == [home.path().join(".distcc")] && distcc[0].is_dir(), "{distcc:?}");
         let inside = Root::in_dir("/r", []);
+        assert_eq!(launcher(&[], &inside).warning(), None);
         for (words, root) in [
             (&["sccache"][..], &Root::Host),
             (&["ccache-that-is-not-there", "distcc"], &Root::Host),

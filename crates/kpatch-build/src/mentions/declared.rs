@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 
 use super::chunks::{Chunk, Is};
-use super::expression::is_expression;
 use super::macros::{self, Macros, Target};
 use super::text::hash;
 use crate::slice;
@@ -200,7 +199,7 @@ impl Writer<'_, '_> {
             return Some(at + 1);
         }
         if definition.takes_arguments() && self.is_declarator(tokens, at) {
-            if is_expression(text) {
+            if macros::is_expression(text) {
                 push(out, word);
                 return Some(at + 1);
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::chunks;
-use super::expression::is_expression;
+use super::expression;
 use super::text::{WordMap, WordSet, hash};
 use crate::slice::declaration::{ALIASING, KEEPING};
 use crate::slice::lexer::{Kind, Lexed, Token};
@@ -86,6 +86,12 @@ pub(super) struct Parts<'l, 't> {
     /// The last parameter takes all that is left.
     variadic: bool,
     pub(super) body: &'l [Token],
+}
+
+/// True if what a macro (a `#define` without its `#`) stands for can be no declarator.
+pub(super) fn is_expression(directive: &[u8]) -> bool {
+    let lexed = Lexed::of(directive);
+    parts(&lexed).is_some_and(|parts| expression::is_expression(&lexed, parts.body))
 }
 
 /// Takes `define NAME(parameters) body` apart.
